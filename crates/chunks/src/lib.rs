@@ -1,0 +1,16 @@
+//! Chunk boundaries, frames, blobs with their representations, packs and segments.
+//!
+//! Pure CPU: no I/O, no async. A byte is stored once, compressed once, and sent as it lies.
+
+pub mod blob;
+pub mod boundaries;
+pub mod chunker;
+pub mod frame;
+pub mod id;
+pub mod pack;
+pub mod segment;
+
+pub use blob::{ChunkList, ChunkRef, ListId};
+pub use chunker::{Chunker, Format, FormatChunker};
+pub use frame::{Decoder, Encoder, EncoderId, FrameRecord, VerifiedFrame};
+pub use id::ChunkId;

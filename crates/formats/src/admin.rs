@@ -1,0 +1,154 @@
+//! Messages of `/api/v1` besides pushing: caches, tokens, status.
+//!
+//! ```text
+//! GET    /api/v1/whoami                    -> WhoAmI
+//! GET    /api/v1/caches                    -> [CacheView]        (those the token may see)
+//! POST   /api/v1/caches       CacheCreate  -> CacheView
+//! GET    /api/v1/caches/NAME               -> CacheView          (NAME may hold one `/`)
+//! DELETE /api/v1/caches/NAME               -> 204
+//! GET    /api/v1/tokens                    -> [TokenView]
+//! POST   /api/v1/tokens       TokenCreate  -> TokenCreated
+//! DELETE /api/v1/tokens/ID                 -> 204
+//! POST   /api/v1/status       StatusQuery  -> StatusAnswer
+//! GET    /api/v1/stats                     -> StatsView
+//! ```
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Right {
+    Pull,
+    Push,
+    Delete,
+    Admin,
+}
+
+/// A cache to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CacheCreate {
+    pub name: String,
+    /// Anyone may pull.
+    #[serde(default)]
+    pub public: bool,
+    #[serde(default = "default_priority")]
+    pub priority: u32,
+    /// The domain to share chunks in; by default the common one for public caches, an own one for private.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// Caches whose paths count as present when references are checked, such as `https://cache.nixos.org`:
+    /// references signed by these keys (`name:base64`) need not be here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstream_keys: Vec<String>,
+}
+
+fn default_priority() -> u32 {
+    40
+}
+
+/// A cache as its users see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CacheView {
+    pub name: String,
+    pub public: bool,
+    pub priority: u32,
+    pub domain: String,
+    /// `name:base64`.
+    pub public_keys: Vec<String>,
+    pub store_paths: u64,
+    pub images: u64,
+    /// Sum of the distinct blobs' stored sizes.
+    pub stored_bytes: u64,
+}
+
+/// A token to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct TokenCreate {
+    /// Names with `*`, such as `main` or `acme/*`.
+    pub caches: Vec<String>,
+    pub allow: Vec<Right>,
+    /// Seconds from now; absent is for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// A token just made: the only time it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct TokenCreated {
+    pub id: String,
+    pub token: String,
+    /// RFC 3339, or absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+}
+
+/// A token's public face.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct TokenView {
+    pub id: String,
+    pub caches: Vec<String>,
+    pub allow: Vec<Right>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    pub revoked: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Who the server takes the caller for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct WhoAmI {
+    pub anonymous: bool,
+    pub caches: Vec<String>,
+    pub allow: Vec<Right>,
+    pub server_version: String,
+}
+
+/// Asks what is cached of these store paths (base names or hashes).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct StatusQuery {
+    pub cache: String,
+    pub paths: Vec<String>,
+}
+
+/// The answer, keyed as asked; absent paths are missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct StatusAnswer {
+    pub present: BTreeMap<String, PathStatus>,
+}
+
+/// One cached path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PathStatus {
+    pub nar_size: u64,
+    pub stored_bytes: u64,
+    /// Seconds since 1970.
+    pub published_at: i64,
+}
+
+/// Figures of the server's store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct StatsView {
+    pub chunks: u64,
+    pub chunk_raw_bytes: u64,
+    pub chunk_stored_bytes: u64,
+    pub blobs: u64,
+    pub blob_identity_bytes: u64,
+    pub packs: u64,
+    pub sessions: u64,
+}

@@ -1,0 +1,8 @@
+//! Closure graph, layer planner, layer and image composer. Reads local files; no network.
+
+pub mod archive;
+pub mod closure;
+pub mod compose;
+pub mod output;
+pub mod plan;
+pub mod spec;
