@@ -376,3 +376,6 @@ impl<'a> WireReader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

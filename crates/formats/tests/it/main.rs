@@ -1,0 +1,3 @@
+//! Tests of the formats against the tools that others use.
+
+mod tar;
