@@ -160,7 +160,7 @@ fn is_registry(text: &str) -> bool {
 }
 
 fn is_ipv6(address: &str) -> bool {
-    address.parse::<std::net::Ipv6Addr>().is_ok()
+    address.parse::<core::net::Ipv6Addr>().is_ok()
 }
 
 fn is_host(host: &str) -> bool {

@@ -1,0 +1,3 @@
+//! The workspace's own rules, held as tests.
+
+mod layers;
