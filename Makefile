@@ -33,8 +33,8 @@ lint: setup ## Formatting, clippy, licences and sources of the dependencies
 fmt: ## Format the sources
 	cargo fmt --all
 
-demo: packages ## Show the whole job on real input: CLOSURE=curl (default), ffmpeg or a store path
-	tools/demo "$(CLOSURE)"
+demo: ## Show the whole job on real input: CLOSURE=curl (default), ffmpeg or a store path
+	@tools/demo "$(CLOSURE)"
 
 bench: setup ## Measure against the peers, paired and interleaved
 	tools/bench
