@@ -164,7 +164,7 @@ def demo_image(demo, programs, log):
     rebuilt_push, rebuilt_image = demo.server.run("push", rebuilt), demo.push_image(demo.server, rebuilt, 4)
 
     one.add(BUILD, "on another machine: fetched by Nix", "–", fetched)
-    one.add(BUILD, "code change: compiled anew", "45 s¹ 5 min²", recompiled)
+    one.add(BUILD, "code change: compiled anew", "45 s¹ 5 min²", recompiled, compared=False)
     one.add(PUSH, "code change", "1 min²", changed_push)
     one.add(PUSH, f"{name} updated, {renamed(updated_push)}", "–", updated_push)
     one.add(PUSH, f"libc6 updated, {renamed(rebuilt_push)}", "–", rebuilt_push)
@@ -196,28 +196,26 @@ def renamed(took):
 
 
 def verdict(pushed, again, image, image_again, *changed):
-    sentence = (f"VERDICT  Unchanged, the closure is pushed again {ratio(pushed.seconds, again.seconds)} faster and its image "
-                f"{ratio(image.seconds, image_again.seconds)} faster,\n         by a machine that knows nothing, with "
-                f"{size(again.bytes + image_again.bytes)} sent instead of {size(pushed.bytes + image.bytes)}.")
-    if changed:
-        sentence += (f"\n         After a code change both take {seconds(sum(took.seconds for took in changed))} and "
-                     f"{size(sum(took.bytes for took in changed))}.")
-    print(sentence + "\n")
+    """First, again and changed: what both levels together took and sent."""
+    def both(*took):
+        return f"{seconds(sum(each.seconds for each in took))}, {size(sum(each.bytes for each in took))}"
+    text = f"VERDICT · both levels: first {both(pushed, image)}; unchanged {both(again, image_again)}"
+    print(text + (f"; code change {both(*changed)}\n" if changed else "\n"))
 
 
 HOW_TO_USE = """\
 USE IT FOR REAL · lines to paste
-  firn serve                            # in another terminal: http://127.0.0.1:8484, data in ./firn-data
+  firn serve                            # in another terminal; http://127.0.0.1:8484, ./firn-data
   nix build                             # or nix-build: what you want to cache, as ./result
   firn push ./result
   firn image push --name app:1 --entrypoint NAME ./result
-  docker run 127.0.0.1:8484/main/app:1  # Docker ≥ 23 or podman; for older ones push with --compression gzip
+  docker run 127.0.0.1:8484/main/app:1  # or podman; for Docker < 23 push with --compression gzip
 
-  firn use main                         # lets Nix use the cache: writes the lines below, with the key
+  firn use main                         # writes the next lines, with the key
     # nix.conf
     extra-substituters = http://127.0.0.1:8484/main
     extra-trusted-public-keys = <what http://127.0.0.1:8484/main/public-key says>
-  firn use main --flake                 # prints the nixConfig block for a flake, with the key:
+  firn use main --flake                 # prints this block for a flake, with the key:
     nixConfig = {
       extra-substituters = [ "http://127.0.0.1:8484/main" ];
       extra-trusted-public-keys = [ "<the same>" ];

@@ -3,10 +3,11 @@
 WIDTHS = (42, 18, 10, 16, 11)
 LEGEND = """\
   seed says   ¹ "Nix Caching Strategy": a Go program of ~10 MB and ffmpeg, an image of ~117 MB
-              ² "GitHub Actions Cache Setup": a CI run that restores, builds, pushes, saves /nix/store
+              ² "GitHub Actions Cache Setup": a CI run that restores, builds, pushes and saves
   here        measured in this run, over loopback; every push and pull by a machine that has never
               seen Firn (its home is empty), so that nothing is fast because it was done before
-  speed-up    the first row of the group divided by this one; in brackets the seed's own
+  speed-up    the first row of the group divided by this one; in brackets by the seed's figures
+  updated     the package and all that stands on it rebuilt: new names, code nearly the same
   moved       bytes sent to the server, requests and ids included; for pulls, bytes it sent
   –           the seed does not say, or there is nothing to compare with"""
 
@@ -43,8 +44,8 @@ class Table:
     def __init__(self, title):
         self.title, self.groups = title, {}
 
-    def add(self, group, work, seed, took, seed_speed_up=None):
-        self.groups.setdefault(group, []).append((work, seed, took, seed_speed_up))
+    def add(self, group, work, seed, took, seed_speed_up=None, compared=True):
+        self.groups.setdefault(group, []).append((work, seed, took, seed_speed_up, compared))
         return took
 
     def __str__(self):
@@ -52,8 +53,8 @@ class Table:
         for group, rows in self.groups.items():
             first = rows[0][2]
             lines.append(f"  {group}")
-            for work, seed, took, seed_speed_up in rows:
-                speed_up = "–" if took is first else ratio(first.seconds, took.seconds)
+            for work, seed, took, seed_speed_up, compared in rows:
+                speed_up = "–" if took is first or not compared else ratio(first.seconds, took.seconds)
                 if seed_speed_up:
                     speed_up += f" ({seed_speed_up})"
                 lines.append(line("  " + work, seed, seconds(took.seconds), speed_up, size(took.bytes)))
