@@ -198,9 +198,7 @@ impl Access {
         match who {
             Identity::Anonymous => Err(Refusal::Unauthorized),
             Identity::Refused(fault) => Err(Refusal::BadToken(*fault)),
-            Identity::Token(claims) if claims.grants(name, right) => {
-                cache.ok_or(Refusal::NotFound)
-            }
+            Identity::Token(claims) if claims.grants(name, right) => cache.ok_or(Refusal::NotFound),
             Identity::Token(_) => Err(Refusal::Denied),
         }
     }
@@ -258,9 +256,9 @@ impl Access {
             upstream_keys: request.upstream_keys.clone(),
         };
         let _changing = sync::lock(&self.changing);
-        let row =
-            self.store
-                .cache_create(&request.name, &domain, &serde_json::to_vec(&config)?)?;
+        let row = self
+            .store
+            .cache_create(&request.name, &domain, &serde_json::to_vec(&config)?)?;
         let cache = Arc::new(self.load(row)?);
         sync::write(&self.caches).insert(request.name.clone(), cache.clone());
         Ok(cache)

@@ -8,8 +8,22 @@ pub const CACHE_NAME_BYTES_MAX: usize = 100;
 
 /// First components that are doors of the server, and those kept for doors to come.
 const RESERVED_FIRST: &[&str] = &[
-    "v1", "v2", "api", "twirp", "_apis", "healthz", "readyz", "livez", "metrics", "static",
-    "assets", "login", "docs", "favicon.ico", "robots.txt", "index.html",
+    "v1",
+    "v2",
+    "api",
+    "twirp",
+    "_apis",
+    "healthz",
+    "readyz",
+    "livez",
+    "metrics",
+    "static",
+    "assets",
+    "login",
+    "docs",
+    "favicon.ico",
+    "robots.txt",
+    "index.html",
 ];
 
 /// Components that begin a path inside the Nix door.

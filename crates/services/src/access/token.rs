@@ -40,6 +40,9 @@ pub struct Claims {
     /// The token this one was exchanged for; it ends with that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
+    /// Made by the registry's token endpoint for the scopes asked; more can be asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub registry: bool,
 }
 
 impl Claims {
@@ -99,7 +102,8 @@ fn random_id() -> Result<String, ServiceError> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn rfc3339(seconds: u64) -> Option<String> {
+/// A time in RFC 3339; `None` if it is out of reach.
+pub fn rfc3339(seconds: u64) -> Option<String> {
     let seconds = i64::try_from(seconds).ok()?;
     Some(jiff::Timestamp::from_second(seconds).ok()?.to_string())
 }
@@ -184,10 +188,13 @@ impl Tokens {
         let claims = Claims {
             jti: random_id()?,
             iat,
-            exp: request.expires_in.map(|seconds| iat.saturating_add(seconds)),
+            exp: request
+                .expires_in
+                .map(|seconds| iat.saturating_add(seconds)),
             caches: request.caches.clone(),
             allow: request.allow.clone(),
             parent: None,
+            registry: false,
         };
         let token = self.sign(&claims)?;
         let created = TokenCreated {
@@ -223,11 +230,16 @@ impl Tokens {
         let claims = Claims {
             jti: random_id()?,
             iat,
-            exp: Some(parent.and_then(|claims| claims.exp).map_or(end, |exp| exp.min(end))),
+            exp: Some(
+                parent
+                    .and_then(|claims| claims.exp)
+                    .map_or(end, |exp| exp.min(end)),
+            ),
             caches,
             allow,
             parent: parent
                 .map(|claims| claims.parent.clone().unwrap_or_else(|| claims.jti.clone())),
+            registry: true,
         };
         Ok((self.sign(&claims)?, claims))
     }
@@ -247,9 +259,7 @@ impl Tokens {
             issued.push(serde_json::from_slice::<Issued>(&entry.value)?);
             Ok(())
         })?;
-        issued.sort_by(|a, b| {
-            (a.claims.iat, &a.claims.jti).cmp(&(b.claims.iat, &b.claims.jti))
-        });
+        issued.sort_by(|a, b| (a.claims.iat, &a.claims.jti).cmp(&(b.claims.iat, &b.claims.jti)));
         Ok(issued.into_iter().map(|token| self.view(token)).collect())
     }
 
@@ -312,11 +322,16 @@ fn check_request(request: &TokenCreate) -> Result<(), ServiceError> {
     if request.caches.len() > PATTERNS_MAX || request.caches.iter().any(|name| name.len() > 256) {
         return refuse("too many cache patterns, or too long ones");
     }
-    let sound = |byte: u8| {
-        matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'/' | b'*')
-    };
-    if !request.caches.iter().all(|name| !name.is_empty() && name.bytes().all(sound)) {
-        return refuse("a cache pattern has lower-case letters, digits, `.`, `_`, `-`, `/` and `*`");
+    let sound =
+        |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'/' | b'*');
+    if !request
+        .caches
+        .iter()
+        .all(|name| !name.is_empty() && name.bytes().all(sound))
+    {
+        return refuse(
+            "a cache pattern has lower-case letters, digits, `.`, `_`, `-`, `/` and `*`",
+        );
     }
     if request.note.as_ref().is_some_and(|note| note.len() > 1024) {
         return refuse("the note is too long");

@@ -65,9 +65,7 @@ fn decoder<'a>(
         Compression::None => Box::new(body),
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::new(body).map_err(fault)?;
-            decoder
-                .window_log_max(ZSTD_WINDOW_LOG_MAX)
-                .map_err(fault)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(fault)?;
             Box::new(decoder)
         }
         Compression::Xz => {
@@ -80,10 +78,7 @@ fn decoder<'a>(
         }
         Compression::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(body)),
         Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body)),
-        Compression::Brotli => Box::new(brotli_decompressor::Decompressor::new(
-            body,
-            BUFFER_BYTES,
-        )),
+        Compression::Brotli => Box::new(brotli_decompressor::Decompressor::new(body, BUFFER_BYTES)),
         Compression::Lz4 => {
             return Err(ServiceError::BadRequest(
                 "lz4 is not taken; use zstd, xz, bzip2, gzip, br or none".to_owned(),

@@ -4,9 +4,9 @@ use super::body::{content_encoding, read_all};
 use super::{NixCache, Uploaded};
 use crate::{ServiceError, access::Cache, document, document::Document};
 use bytes::Bytes;
+use firn_formats::nix::NarInfo;
 use firn_formats::nix::listing::ListingBuilder;
 use firn_formats::nix::nar::Parser;
-use firn_formats::nix::NarInfo;
 use firn_store::{EntryKind, IfExists, NewEntry, Publication, PublishedEntry, Representation};
 use std::io::Read;
 
@@ -130,9 +130,9 @@ impl NixCache {
             entries: vec![entry],
             deletions: Vec::new(),
         };
-        let published =
-            self.store
-                .publish(Some(shared.session()), cache.row.id, publication)?;
+        let published = self
+            .store
+            .publish(Some(shared.session()), cache.row.id, publication)?;
         Ok(match published.first() {
             Some(PublishedEntry::New) => Uploaded::Created,
             _ => Uploaded::Known,

@@ -61,9 +61,7 @@ pub struct NixCache {
 /// `text` as a hash part, if it looks like one.
 pub fn hash_text(text: &str) -> Option<HashText> {
     let bytes: HashText = text.as_bytes().try_into().ok()?;
-    let base32 = |byte: &u8| {
-        matches!(byte, b'0'..=b'9' | b'a'..=b'd' | b'f'..=b'n' | b'p'..=b's' | b'v'..=b'z')
-    };
+    let base32 = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'd' | b'f'..=b'n' | b'p'..=b's' | b'v'..=b'z');
     bytes.iter().all(base32).then_some(bytes)
 }
 
@@ -136,8 +134,7 @@ impl NixCache {
         cache: &Cache,
         hashes: &[&str],
     ) -> Result<Vec<bool>, ServiceError> {
-        self.store
-            .renew(cache.row.id, EntryKind::Narinfo, hashes)?;
+        self.store.renew(cache.row.id, EntryKind::Narinfo, hashes)?;
         Ok(self
             .store
             .entries_present(cache.row.id, EntryKind::Narinfo, hashes)?)

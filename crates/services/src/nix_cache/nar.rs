@@ -1,8 +1,8 @@
 //! From a NAR's name to bytes that can be served whole.
 
+use super::NixCache;
 use super::upload::split_nar_name;
 use super::wrap::{WrappedNar, wrapped_length};
-use super::NixCache;
 use crate::{ServiceError, access::Cache};
 use firn_formats::nix::Compression;
 use firn_store::{BlobInfo, BlobReader, EntryKind, Representation};
@@ -71,6 +71,7 @@ impl NixCache {
         let form = match compression {
             Compression::None => NarForm::Stored(Representation::Identity),
             Compression::Zstd => NarForm::Stored(Representation::Zstd),
+            Compression::Lz4 => return Ok(None),
             other => NarForm::Wrapped(other, wrapped_length(other, blob.identity_length)),
         };
         Ok(Some(NarSource { blob, form }))

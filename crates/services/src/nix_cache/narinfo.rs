@@ -5,9 +5,7 @@ use crate::{ServiceError, access::Cache, sync::lock};
 use firn_formats::Sha256;
 use firn_formats::nix::narinfo::fingerprint;
 use firn_formats::nix::{Compression, Hash, NarInfo, Signature, StorePath};
-use firn_store::{
-    BlobInfo, EntryKind, IfExists, NewEntry, Publication, PublishedEntry, Session,
-};
+use firn_store::{BlobInfo, EntryKind, IfExists, NewEntry, Publication, PublishedEntry, Session};
 use std::collections::HashSet;
 
 /// Most signatures kept on one narinfo.
@@ -141,7 +139,10 @@ impl NixCache {
         paths: &[VerifiedPath],
         more: Vec<NewEntry>,
     ) -> Result<u32, ServiceError> {
-        let keys: Vec<String> = paths.iter().map(|path| path.path.hash().to_string()).collect();
+        let keys: Vec<String> = paths
+            .iter()
+            .map(|path| path.path.hash().to_string())
+            .collect();
         let key_texts: Vec<&str> = keys.iter().map(String::as_str).collect();
         let present = self
             .store

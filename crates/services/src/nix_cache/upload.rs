@@ -75,9 +75,9 @@ impl NixCache {
             entries: vec![entry],
             deletions: Vec::new(),
         };
-        let published =
-            self.store
-                .publish(Some(shared.session()), cache.row.id, publication)?;
+        let published = self
+            .store
+            .publish(Some(shared.session()), cache.row.id, publication)?;
         if published.first() == Some(&PublishedEntry::New) {
             return Ok(Uploaded::Created);
         }

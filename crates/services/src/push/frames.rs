@@ -68,19 +68,15 @@ fn batch_length(body: &[u8], frames: &[([u8; 32], Range<usize>)]) -> usize {
 /// What a frame's header says it decodes to; the decoder holds it to that.
 fn declared_raw_bytes(frame: &[u8]) -> usize {
     match zstd::zstd_safe::get_frame_content_size(frame) {
-        Ok(Some(size)) => {
-            usize::try_from(size).map_or(firn_chunks::frame::CHUNK_BYTES_MAX, |size| {
+        Ok(Some(size)) => usize::try_from(size)
+            .map_or(firn_chunks::frame::CHUNK_BYTES_MAX, |size| {
                 size.min(firn_chunks::frame::CHUNK_BYTES_MAX)
-            })
-        }
+            }),
         _ => 0,
     }
 }
 
-fn verify(
-    body: &Bytes,
-    batch: &[([u8; 32], Range<usize>)],
-) -> Result<Vec<Fresh>, ServiceError> {
+fn verify(body: &Bytes, batch: &[([u8; 32], Range<usize>)]) -> Result<Vec<Fresh>, ServiceError> {
     batch
         .par_iter()
         .map_init(Decoder::new, |decoder, (id, range)| {

@@ -63,7 +63,10 @@ impl Push {
             return Err(too_many("paths or layers"));
         }
         let hashes: Vec<&str> = begin.paths.iter().map(String::as_str).collect();
-        if let Some(bad) = hashes.iter().find(|h| crate::nix_cache::hash_text(h).is_none()) {
+        if let Some(bad) = hashes
+            .iter()
+            .find(|h| crate::nix_cache::hash_text(h).is_none())
+        {
             return Err(ServiceError::BadRequest(format!(
                 "{bad:?} is not the hash part of a store path"
             )));
@@ -82,7 +85,10 @@ impl Push {
             None if nothing_to_do => None,
             None => Some(self.open(cache)?),
         };
-        if session.as_ref().is_some_and(|open| open.cache.row.id != cache.row.id) {
+        if session
+            .as_ref()
+            .is_some_and(|open| open.cache.row.id != cache.row.id)
+        {
             return Err(ServiceError::SessionGone);
         }
         Ok(Begun {
@@ -109,7 +115,9 @@ impl Push {
             .renew(cache.row.id, EntryKind::Layer, &key_texts)?;
         for key in keys {
             if key.len() > LAYER_KEY_BYTES_MAX {
-                return Err(ServiceError::BadRequest("a layer key is too long".to_owned()));
+                return Err(ServiceError::BadRequest(
+                    "a layer key is too long".to_owned(),
+                ));
             }
             let Some(entry) = self.store.entry(cache.row.id, EntryKind::Layer, key)? else {
                 continue;

@@ -46,8 +46,7 @@ impl Push {
         let mut descriptors = BTreeMap::new();
         let mut entries = Vec::new();
         for layer in &request.layers {
-            let descriptor =
-                self.layer(&session.cache, layer, blob(layer.blob)?, &mut entries)?;
+            let descriptor = self.layer(&session.cache, layer, blob(layer.blob)?, &mut entries)?;
             descriptors.insert(layer.key.clone(), descriptor);
         }
         let new = self
@@ -192,9 +191,11 @@ fn oci_digest(digest: &Sha256) -> String {
 
 fn verified_path(path: &PublishPath, blob: &BlobInfo) -> Result<VerifiedPath, ServiceError> {
     let store_path = |name: &String| {
-        StorePath::parse_base_name(name).map_err(|error| ServiceError::BadRequest(error.to_string()))
+        StorePath::parse_base_name(name)
+            .map_err(|error| ServiceError::BadRequest(error.to_string()))
     };
-    let store_paths = |names: &[String]| names.iter().map(store_path).collect::<Result<Vec<_>, _>>();
+    let store_paths =
+        |names: &[String]| names.iter().map(store_path).collect::<Result<Vec<_>, _>>();
     let name = store_path(&path.path)?;
     let hash = base32::decode(&path.nar_hash)
         .map_err(|error| ServiceError::BadRequest(format!("the NAR hash of {name}: {error}")))?;

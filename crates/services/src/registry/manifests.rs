@@ -44,9 +44,9 @@ impl ManifestReference {
     /// If it is neither.
     pub fn parse(text: &str) -> Result<Self, RegistryError> {
         if text.contains(':') {
-            return Digest::parse(text).map(Self::Digest).map_err(|error| {
-                RegistryError::with(ErrorCode::DigestInvalid, error.to_string())
-            });
+            return Digest::parse(text)
+                .map(Self::Digest)
+                .map_err(|error| RegistryError::with(ErrorCode::DigestInvalid, error.to_string()));
         }
         Tag::parse(text)
             .map(Self::Tag)
@@ -133,8 +133,7 @@ impl Registry {
         let manifest = AnyManifest::parse(content_type, bytes).map_err(invalid)?;
         let needs = self.needs(repository, &manifest)?;
         let shared = self.sessions.get(&repository.cache)?;
-        let (value, mut blobs) =
-            document::keep(&self.store, &shared, content_type, bytes)?;
+        let (value, mut blobs) = document::keep(&self.store, &shared, content_type, bytes)?;
         blobs.extend(needs.blobs);
         let key = manifest_key(repository, &digest.to_string());
         let mut entries = vec![NewEntry {
@@ -176,11 +175,7 @@ impl Registry {
             deletions: Vec::new(),
         };
         self.store
-            .publish(
-                Some(shared.session()),
-                repository.cache.row.id,
-                publication,
-            )
+            .publish(Some(shared.session()), repository.cache.row.id, publication)
             .map_err(ServiceError::from)?;
         Ok(StoredManifest {
             digest,

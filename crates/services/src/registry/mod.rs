@@ -21,9 +21,9 @@ pub use manifests::{FoundManifest, ManifestReference, StoredManifest, has_zstd_l
 pub use tags::{LIST_MAX, Page};
 pub use uploads::UploadStatus;
 
+use crate::ServiceError;
 use crate::access::{Access, Cache};
 use crate::sessions::SharedSessions;
-use crate::ServiceError;
 use firn_formats::oci::{Digest, ErrorCode, RepositoryName};
 use firn_store::{BlobId, BlobInfo, BlobReader, EntryKind, IfExists, NewEntry, Publication};
 use firn_store::{Representation, Store};
@@ -127,16 +127,11 @@ impl Registry {
     /// # Errors
     /// If it is not here, or the store fails.
     pub fn blob(&self, cache: &Cache, digest: &Digest) -> Result<FoundBlob, RegistryError> {
-        self.find_blob(cache, digest)?.ok_or_else(|| {
-            RegistryError::with(ErrorCode::BlobUnknown, digest.to_string())
-        })
+        self.find_blob(cache, digest)?
+            .ok_or_else(|| RegistryError::with(ErrorCode::BlobUnknown, digest.to_string()))
     }
 
-    fn find_blob(
-        &self,
-        cache: &Cache,
-        digest: &Digest,
-    ) -> Result<Option<FoundBlob>, ServiceError> {
+    fn find_blob(&self, cache: &Cache, digest: &Digest) -> Result<Option<FoundBlob>, ServiceError> {
         let found = self
             .store
             .entry(cache.row.id, EntryKind::RegistryBlob, &digest.to_string())?;

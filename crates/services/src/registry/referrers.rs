@@ -68,7 +68,8 @@ impl Registry {
         for entry in self.all_entries(repository, EntryKind::Referrer, &prefix)? {
             let descriptor: Descriptor =
                 serde_json::from_slice(&entry.value).map_err(ServiceError::from)?;
-            if artifact_type.is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted))
+            if artifact_type
+                .is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted))
             {
                 manifests.push(descriptor);
             }

@@ -33,13 +33,9 @@ impl Registry {
         let prefix = format!("{}:", repository.name);
         let after = last.map(|last| format!("{prefix}{last}"));
         let cache = repository.cache.row.id;
-        let mut entries = self.store.entries(
-            cache,
-            EntryKind::Tag,
-            &prefix,
-            after.as_deref(),
-            count + 1,
-        )?;
+        let mut entries =
+            self.store
+                .entries(cache, EntryKind::Tag, &prefix, after.as_deref(), count + 1)?;
         if entries.is_empty() {
             let prefix = format!("{}@", repository.name);
             let known = self
@@ -69,14 +65,12 @@ impl Registry {
         let mut names = Vec::new();
         let mut after: Option<String> = None;
         loop {
-            let page = self.store.entries(
-                cache.row.id,
-                EntryKind::Manifest,
-                "",
-                after.as_deref(),
-                1,
-            )?;
+            let page =
+                self.store
+                    .entries(cache.row.id, EntryKind::Manifest, "", after.as_deref(), 1)?;
             let Some((name, _)) = page.first().and_then(|entry| entry.key.split_once('@')) else {
+                // In the store `app-x@` stands before `app@`.
+                names.sort_unstable();
                 return Ok(names);
             };
             names.push(format!("{}/{name}", cache.name()));
@@ -95,9 +89,9 @@ impl Registry {
         let mut all: Vec<Entry> = Vec::new();
         loop {
             let after = all.last().map(|entry| entry.key.as_str());
-            let page =
-                self.store
-                    .entries(repository.cache.row.id, kind, prefix, after, PAGE)?;
+            let page = self
+                .store
+                .entries(repository.cache.row.id, kind, prefix, after, PAGE)?;
             let whole = page.len() == PAGE;
             all.extend(page);
             if !whole {

@@ -5,7 +5,6 @@ use super::{BLOB_WITHOUT_MANIFEST, Registry, RegistryError, Repository, blob_ent
 use crate::sessions::SharedSession;
 use crate::{ServiceError, sync::lock};
 use firn_chunks::Format;
-use firn_formats::Sha256;
 use firn_formats::oci::{Digest, ErrorCode};
 use firn_store::{BlobInfo, Ingest, Representation};
 use std::io::{self, Read};
@@ -217,20 +216,6 @@ impl Registry {
             .and_then(|_| self.upload_finish(repository, &upload.id, digest));
         lock(&self.uploads).remove(&upload.id);
         done
-    }
-
-    /// Keeps a small blob whose digest was just computed.
-    pub(super) fn keep_bytes(
-        &self,
-        shared: &SharedSession,
-        bytes: &[u8],
-        expected: Sha256,
-    ) -> Result<BlobInfo, ServiceError> {
-        let mut ingest = self.store.ingest(shared.session(), Format::Opaque);
-        ingest.write(bytes)?;
-        let blob = ingest.finish()?;
-        debug_assert_eq!(blob.identity_sha256, expected);
-        Ok(blob)
     }
 }
 
