@@ -31,6 +31,8 @@ pub enum ArchiveError {
     Changed(PathBuf),
     #[error("the archive has {length} bytes, {wanted} were asked for")]
     PastEnd { length: u64, wanted: u64 },
+    #[error("the chunk list is of {listed} bytes, the archive has {length}")]
+    WrongList { length: u64, listed: u64 },
     #[error("the receiver of the archive's bytes failed")]
     Sink(#[source] std::io::Error),
     #[error(transparent)]

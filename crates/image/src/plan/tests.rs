@@ -69,7 +69,11 @@ fn references_come_first() {
 
 #[test]
 fn cycles_are_borne() {
-    let paths = vec![info("a", 1, &["b"]), info("b", 2, &["a"]), info("c", 3, &["b"])];
+    let paths = vec![
+        info("a", 1, &["b"]),
+        info("b", 2, &["a"]),
+        info("c", 3, &["b"]),
+    ];
     let closure = closure(&["c"], paths);
     let order: Vec<_> = closure.paths.iter().map(|info| info.path.name()).collect();
     assert_eq!(order, ["a", "b", "c"]);
