@@ -8,6 +8,8 @@ pub mod chunker;
 pub mod frame;
 pub mod id;
 pub mod pack;
+mod references;
+mod region;
 pub mod segment;
 
 pub use blob::{ChunkList, ChunkListView, ChunkRef, ListId};
