@@ -27,7 +27,10 @@ fn a_nar_is_what_nix_store_dumps() {
     same_as_nix(&store.local("libc").join("lib/libc.so.6"));
     same_as_nix(&store.local("libc").join("lib/libc.so"));
     let odd = store.dir().join("odd");
-    for (i, name) in [&b"a.b"[..], b"a", b"a-b", b"A", b"\xff\xfe", b" x "].iter().enumerate() {
+    for (i, name) in [&b"a.b"[..], b"a", b"a-b", b"A", b"\xff\xfe", b" x "]
+        .iter()
+        .enumerate()
+    {
         let size = [0, 1, 7, 8, 9, 2_000_000][i];
         write(&odd.join(OsStr::from_bytes(name)), &noise(size, 9), 0o644);
     }
@@ -50,11 +53,12 @@ fn bytes_at_random_are_those_in_order() {
     let archive = Archive::nar(&store.local("tool")).unwrap();
     let all = bytes(&archive);
     let strategy = (0..=all.len(), 0..=all.len()).prop_map(|(a, b)| (a.min(b), a.max(b)));
-    let mut out = Vec::new();
     proptest!(|((from, to) in strategy)| {
+        let mut out = Vec::new();
         archive.read_at(from as u64, to - from, &mut out).unwrap();
         prop_assert!(out == all[from..to]);
     });
+    let mut out = Vec::new();
     let past = archive.read_at(archive.length(), 1, &mut out);
     assert!(matches!(past, Err(ArchiveError::PastEnd { .. })));
     let far = archive.read_at(u64::MAX, usize::MAX, &mut out);

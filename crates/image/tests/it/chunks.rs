@@ -26,10 +26,15 @@ fn by_format(format: Format, all: &[u8]) -> ChunkList {
 
 fn file_chunks(archive: &Archive) -> HashMap<PathBuf, Vec<ChunkRef>> {
     let chunked = archive.chunk_files(V1, &|_| None).unwrap();
-    let chunks = |range| chunked.list.chunks[range].to_vec();
+    let chunks = |range: std::ops::Range<usize>| chunked.list.chunks[range].to_vec();
     let files = chunked.files.iter();
     files
-        .map(|of| (archive.files()[of.file].file.clone(), chunks(of.chunks.clone())))
+        .map(|of| {
+            (
+                archive.files()[of.file].file.clone(),
+                chunks(of.chunks.clone()),
+            )
+        })
         .collect()
 }
 

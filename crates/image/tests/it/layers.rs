@@ -63,7 +63,15 @@ fn tar_unpacks_what_the_store_holds() {
     run("tar", &["-xf", text(&file), "-C", text(&to)]);
     for name in ["libc", "tool", "app"] {
         let unpacked = to.join("nix/store").join(store.path(name).to_string());
-        run("diff", &["-r", "--no-dereference", text(&store.local(name)), text(&unpacked)]);
+        run(
+            "diff",
+            &[
+                "-r",
+                "--no-dereference",
+                text(&store.local(name)),
+                text(&unpacked),
+            ],
+        );
     }
     assert!(to.join("etc/passwd").is_file(), "one layer holds both");
     run("chmod", &["-R", "u+w", text(&to)]);
@@ -85,7 +93,10 @@ fn keys_depend_on_paths_and_hashes_alone() {
     let after = store.image(&["app"], ImageSpec::default());
     let of = |image: &firn_image::compose::PlannedImage, name: &str| {
         let has = |i: &usize| image.closure.paths[*i].path.name() == name;
-        let layer = image.layers.iter().find(|layer| layer.paths.iter().any(has));
+        let layer = image
+            .layers
+            .iter()
+            .find(|layer| layer.paths.iter().any(has));
         layer.unwrap().key.clone()
     };
     assert_eq!(of(&before, "libc"), of(&after, "libc"));
@@ -115,14 +126,30 @@ fn limits_count_the_layer_of_root_files() {
         tmp: false,
         ..ImageSpec::default()
     };
-    assert!(store.image(&["app"], bare).layers.iter().all(|l| !l.root_files));
+    assert!(
+        store
+            .image(&["app"], bare)
+            .layers
+            .iter()
+            .all(|l| !l.root_files)
+    );
 }
 
 #[test]
 fn metadata_of_the_local_files_does_not_show() {
     let (one, two) = (Store::new(), Store::new());
-    run("touch", &["-d", "2001-01-01", text(&two.local("libc").join("lib/empty"))]);
-    run("chmod", &["0755", text(&two.local("libc").join("lib/libc.so.6"))]);
+    run(
+        "touch",
+        &[
+            "-d",
+            "2001-01-01",
+            text(&two.local("libc").join("lib/empty")),
+        ],
+    );
+    run(
+        "chmod",
+        &["0755", text(&two.local("libc").join("lib/libc.so.6"))],
+    );
     for index in 0..2 {
         let tar = |store: &Store| {
             let image = store.image(&["app"], ImageSpec::default());

@@ -51,7 +51,11 @@ fn several_roots_are_merged_and_the_first_wins() {
     let store = Store::new();
     fs::create_dir(store.local("tool").join("nix-support")).unwrap();
     let image = store.image(&["app", "tool", "libc"], links_only());
-    let (libc, tool, app) = (store_path(0, "libc"), store_path(1, "tool"), store_path(2, "app"));
+    let (libc, tool, app) = (
+        store_path(0, "libc"),
+        store_path(1, "tool"),
+        store_path(2, "app"),
+    );
     assert_eq!(
         entries(&store, &image),
         [
@@ -103,7 +107,11 @@ fn the_same_file_is_no_conflict_and_circles_end() {
 #[test]
 fn generated_files_go_beside_what_the_roots_have() {
     let store = Store::new();
-    write(&store.local("tool").join("etc/group"), b"mine:x:7:\n", 0o444);
+    write(
+        &store.local("tool").join("etc/group"),
+        b"mine:x:7:\n",
+        0o444,
+    );
     let image = store.image(&["tool"], ImageSpec::default());
     let tool = store_path(1, "tool");
     assert_eq!(

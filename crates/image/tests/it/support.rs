@@ -58,7 +58,10 @@ impl Store {
     }
 
     pub(crate) fn path(&self, name: &str) -> StorePath {
-        let hash = HASHES[["libc", "tool", "app"].iter().position(|n| *n == name).unwrap()];
+        let hash = HASHES[["libc", "tool", "app"]
+            .iter()
+            .position(|n| *n == name)
+            .unwrap()];
         StorePath::parse_base_name(&format!("{hash}-{name}")).unwrap()
     }
 
