@@ -99,13 +99,13 @@ fn skopeo_copies_out_and_in() {
     }
 }
 
-/// An image made elsewhere: Docker's own manifest, gzip layers.
+/// An image made elsewhere: Docker's own manifest, gzip layers of another encoder.
 #[test]
 fn a_foreign_image_runs_from_firn() {
     let server = crate::server();
-    push(&server, "hello:1", &[]);
+    push(&server, "hello:gzip", &["--compression", "gzip"]);
     let credentials = format!("token:{}", server.token());
-    let source = format!("docker://{}", image(&server, "hello:1"));
+    let source = format!("docker://{}", image(&server, "hello:gzip"));
     for release in Release::ALL {
         let folder = tempfile::tempdir().unwrap();
         let plain = format!("dir:{}", folder.path().display());
