@@ -1,11 +1,14 @@
 //! The binary as its users meet it: through `firn` itself, and through the real Nix, skopeo,
 //! podman and Docker of two Debian releases. `make setup` installs what this needs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod clients;
 mod crash;
 mod firn_commands;
 mod images;
 mod nix_private;
+mod nix_realisations;
 mod nix_substitute;
 mod nix_upload;
 
