@@ -3,7 +3,7 @@
 use firn_testkit::rigs::Release;
 use firn_testkit::rigs::closure::{Closure, hash_part};
 use firn_testkit::rigs::nix::Nix;
-use firn_testkit::rigs::program::run;
+use firn_testkit::rigs::program::{command, run};
 use firn_testkit::rigs::serve::User;
 
 /// Half of the application is the same in both versions.
@@ -79,6 +79,28 @@ fn login_is_remembered_until_another_home() {
     let stranger = User::new(&server, None);
     let said = run(stranger.bare_command().args(["push", &closure.root])).refused();
     assert!(said.contains("hint:"), "{said}");
+}
+
+/// The store and its database are read as they lie, so pushing needs no right but to read them.
+#[test]
+fn a_normal_user_pushes() {
+    let server = crate::server();
+    let closure = Closure::first();
+    let user = User::admin(&server);
+    // The build folder may be closed to other users; their home is theirs.
+    let firn = user.home().join("firn");
+    std::fs::copy(env!("CARGO_BIN_EXE_firn"), &firn).unwrap();
+    run(command("chown").args(["-R", "nobody"]).arg(user.home())).ok();
+    let pushed = run(command("setpriv")
+        .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"])
+        .arg(&firn)
+        .args(["push", "--json", &closure.root])
+        .env("HOME", user.home())
+        .env("FIRN_SERVER", server.url())
+        .env("FIRN_TOKEN", server.token()))
+    .ok();
+    let pushed: serde_json::Value = serde_json::from_str(&pushed).unwrap();
+    assert_eq!(pushed["paths_pushed"], closure.paths.len(), "{pushed}");
 }
 
 /// What `firn use` writes is all that Nix needs, for a private cache too.

@@ -175,3 +175,59 @@ fn the_same_image_has_the_same_digest_everywhere() {
     assert_eq!(digests[0], digests[1]);
     assert_eq!(digests[0], digests[2]);
 }
+
+/// Built into a file on one machine, loaded on another, with no registry between.
+#[test]
+fn an_archive_loads_into_docker() {
+    let server = crate::server();
+    let user = User::new(&server, None);
+    let closure = Closure::first();
+    let hello = closure.hello();
+    let archive = user.home().join("hello.tar");
+    run(user
+        .bare_command()
+        .args(["image", "build", "--format", "docker-archive", "--output"])
+        .arg(&archive)
+        .args(["--name", "hello:1", "--entrypoint", &hello, &closure.root]))
+    .ok();
+    for release in Release::ALL {
+        let docker = Docker::start(release);
+        docker.load(&archive).ok();
+        assert_eq!(docker.run("hello:1", &[]).ok(), GREETING, "{release:?}");
+    }
+}
+
+/// What is written into a layout is what a push stores: one composer.
+#[test]
+fn a_layout_holds_the_image_that_a_push_stores() {
+    let server = crate::server();
+    let digest = push(&server, "hello:1", &[]);
+    let user = User::new(&server, None);
+    let closure = Closure::first();
+    let hello = closure.hello();
+    let layout = user.home().join("layout");
+    run(user
+        .bare_command()
+        .args(["image", "build", "--format", "oci", "--output"])
+        .arg(&layout)
+        .args(["--name", "hello:1", "--entrypoint", &hello, &closure.root]))
+    .ok();
+    let index = std::fs::read_to_string(layout.join("index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    assert_eq!(index["manifests"][0]["digest"], digest, "{index}");
+
+    let credentials = format!("token:{}", server.token());
+    let copy = image(&server, "from-layout:1");
+    let source = format!("oci:{}", layout.display());
+    let options = ["--preserve-digests", "--dest-creds", &credentials];
+    skopeo::copy(
+        Release::Trixie,
+        &options,
+        &source,
+        &format!("docker://{copy}"),
+    )
+    .ok();
+    let podman = Podman::new();
+    podman.pull(&copy, None).ok();
+    assert_eq!(podman.run(&copy, &[]).ok(), GREETING);
+}
