@@ -8,9 +8,11 @@ pub mod chunker;
 pub mod frame;
 pub mod id;
 pub mod pack;
+mod references;
+mod region;
 pub mod segment;
 
-pub use blob::{ChunkList, ChunkRef, ListId};
+pub use blob::{ChunkList, ChunkListView, ChunkRef, ListId};
 pub use chunker::{Chunker, Format, FormatChunker};
 pub use frame::{Decoder, Encoder, EncoderId, FrameRecord, VerifiedFrame};
 pub use id::ChunkId;

@@ -1,12 +1,15 @@
 //! Nix: store paths, hashes, NARs, narinfos, signatures, derivations.
 
 pub mod base32;
+mod base64;
 pub mod cache_info;
 pub mod derivation;
 pub mod hash;
 pub mod listing;
 pub mod nar;
 pub mod narinfo;
+pub mod realisation;
+pub mod rewrap;
 pub mod signature;
 pub mod store_path;
 
