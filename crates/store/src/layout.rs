@@ -46,7 +46,7 @@ pub(crate) fn random_hex(bytes: usize) -> Result<String, StoreError> {
     let mut random = vec![0; bytes];
     getrandom::fill(&mut random).map_err(|error| StoreError::Io {
         path: "random numbers".into(),
-        source: error.into(),
+        source: std::io::Error::other(error),
     })?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }

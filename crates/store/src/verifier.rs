@@ -30,6 +30,7 @@ pub struct BlobVerifier {
 }
 
 /// Hashes of both representations, up to some chunk.
+#[derive(Default)]
 pub(crate) struct Hashes {
     identity: Sha256Hasher,
     zstd: Sha256Hasher,
@@ -40,13 +41,10 @@ pub(crate) struct Hashes {
 }
 
 impl Hashes {
-    fn new() -> Self {
-        Self {
-            identity: Sha256Hasher::new(),
-            zstd: Sha256Hasher::new(),
-            zstd_length: 0,
-            frames: Vec::new(),
-        }
+    /// For a stream whose raw bytes were hashed elsewhere.
+    pub(crate) fn with_identity(mut self, identity: Sha256Hasher) -> Self {
+        self.identity = identity;
+        self
     }
 
     fn add(&mut self, raw: &[u8], frame: &[u8], checksum: u64) {
@@ -54,7 +52,8 @@ impl Hashes {
         self.add_frame(frame, checksum);
     }
 
-    fn add_frame(&mut self, frame: &[u8], checksum: u64) {
+    /// A stored frame, in order.
+    pub(crate) fn add_frame(&mut self, frame: &[u8], checksum: u64) {
         self.zstd.update(frame);
         self.zstd_length += frame.len() as u64;
         self.frames.push((checksum, frame.len() as u32));
@@ -86,13 +85,37 @@ impl BlobVerifier {
             domain: session.domain,
             session: session.id.clone(),
             list,
-            hashes: Hashes::new(),
+            hashes: Hashes::default(),
+        }
+    }
+
+    /// One whose frames have all been hashed.
+    pub(crate) fn from_hashes(
+        db: Arc<Database>,
+        source: Arc<FrameSource>,
+        session: &Session,
+        list: ChunkList,
+        hashes: Hashes,
+    ) -> Self {
+        Self {
+            hashes,
+            ..Self::new(db, source, session, list)
         }
     }
 
     /// The chunks.
     pub fn list(&self) -> &ChunkList {
         &self.list
+    }
+
+    /// Lets another session of the same domain finish it; one of another domain sees none of its chunks.
+    pub(crate) fn for_session(mut self, session: &Session) -> Self {
+        self.session.clone_from(&session.id);
+        if self.domain != session.domain {
+            self.domain = session.domain;
+            self.hashes = Hashes::default();
+        }
+        self
     }
 
     pub(crate) fn domain(&self) -> DomainId {
@@ -171,7 +194,7 @@ impl BlobVerifier {
         };
         if !same(&self.hashes) {
             // Someone else's frame of a chunk was kept instead of the one hashed.
-            self.hashes = Hashes::new();
+            self.hashes = Hashes::default();
             self.advance(&|_| None)?;
             if !same(&self.hashes) {
                 return Err(StoreError::Damaged("frames changed while hashed".into()));

@@ -208,3 +208,21 @@ pub(crate) fn totals(connection: &Connection) -> Result<(u64, u64), StoreError> 
         |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)),
     )?)
 }
+
+/// Looks all of a new blob's chunks up again.
+pub(crate) fn check_complete(connection: &Connection, new: &NewBlob) -> Result<(), StoreError> {
+    let list = ChunkList::decode(&new.list)
+        .map_err(|error| StoreError::Damaged(format!("a new list: {error}")))?;
+    let ids: Vec<_> = list.chunks.iter().map(|chunk| chunk.id).collect();
+    let present = super::chunks::present(connection, new.domain, &ids)?;
+    let missing: Vec<_> = ids
+        .into_iter()
+        .zip(present)
+        .filter_map(|(id, present)| (!present).then_some(id))
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(StoreError::MissingChunks(missing))
+    }
+}

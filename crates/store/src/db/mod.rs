@@ -118,3 +118,26 @@ pub(crate) fn signed(length: u64) -> i64 {
 pub(crate) fn millis(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
 }
+
+/// Figures of the whole store, those since the start of the process excepted.
+pub(crate) fn stats(connection: &Connection) -> Result<crate::types::Stats, StoreError> {
+    let (blobs, blob_identity_bytes) = blobs::totals(connection)?;
+    let stats = connection.query_row(
+        "SELECT coalesce(sum(chunks), 0), coalesce(sum(raw_bytes), 0), coalesce(sum(frame_bytes), 0), count(*),
+             (SELECT count(*) FROM sessions) FROM packs",
+        [],
+        |row| {
+            Ok(crate::types::Stats {
+                chunks: unsigned(row, 0)?,
+                chunk_raw_bytes: unsigned(row, 1)?,
+                chunk_stored_bytes: unsigned(row, 2)?,
+                packs: unsigned(row, 3)?,
+                sessions: unsigned(row, 4)?,
+                blobs,
+                blob_identity_bytes,
+                ..Default::default()
+            })
+        },
+    )?;
+    Ok(stats)
+}
