@@ -22,7 +22,7 @@ const TEMPORARY: &str = "firn.db.rebuild";
 /// segment had heard of may have used the numbers after it.
 const SEQUENCE_GAP: i64 = 1 << 20;
 /// A trailer's length is told by at most this many bytes at the end.
-const TAIL_BYTES: u64 = 64;
+const TAIL_BYTES: u64 = pack::END_BYTES as u64;
 
 /// Entries as segments tell them, until their blobs are known to be whole.
 const STAGING: &str = "
@@ -327,8 +327,8 @@ fn walk(file: &ReadFile, length: u64) -> Result<FoundPack, StoreError> {
     let mut offset = 0;
     let mut window = Vec::new();
     while offset < length {
-        // More than any frame of a chunk can take; skippable frames in a pack are small.
-        let take = (length - offset).min(frame::CHUNK_BYTES_MAX as u64 * 2);
+        // No frame is longer; skippable frames in a pack are small.
+        let take = (length - offset).min(frame::FRAME_BYTES_MAX as u64);
         window.resize(take as usize, 0);
         file.read_exact_at(&mut window, offset)?;
         let Ok(frame_length) = pack::frame_length(&window) else {

@@ -1,28 +1,20 @@
-//! The deterministic gzip: the same bytes for the same input, wherever and whenever it is made.
+//! The gzip representation, as bytes come and go.
 
 use crate::StoreError;
 use bytes::Bytes;
-use flate2::write::GzEncoder;
-use flate2::{Compression, GzBuilder};
+use firn_chunks::gzip::GzipEncoder;
 use std::io::Write as _;
 
-/// Part of the format: digests of gzip layers depend on it.
-const LEVEL: u32 = 6;
-/// "Unknown" operating system, so that the header says nothing of where it was made.
-const OPERATING_SYSTEM: u8 = 255;
-
-/// Compresses in bounded memory.
+/// Compresses in bounded memory, to the same bytes for the same input.
 pub(crate) struct GzipMaker {
-    encoder: GzEncoder<Vec<u8>>,
+    encoder: GzipEncoder<Vec<u8>>,
 }
 
 impl GzipMaker {
     pub(crate) fn new() -> Self {
-        let encoder = GzBuilder::new()
-            .mtime(0)
-            .operating_system(OPERATING_SYSTEM)
-            .write(Vec::new(), Compression::new(LEVEL));
-        Self { encoder }
+        Self {
+            encoder: GzipEncoder::new(Vec::new()),
+        }
     }
 
     /// Takes bytes in; gives what came out so far.
