@@ -180,9 +180,7 @@ impl Folder {
                     continue;
                 };
                 let key = format!("{folder}/{name}");
-                let kind = entry
-                    .file_type()
-                    .map_err(|error| self.error(&key, error))?;
+                let kind = entry.file_type().map_err(|error| self.error(&key, error))?;
                 if kind.is_dir() {
                     folders.push(key);
                 } else if kind.is_file() {
@@ -312,9 +310,9 @@ impl ReadFile {
     pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StoreError> {
         match self.file.read_exact_at(buffer, offset) {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(
-                StoreError::Damaged(format!("{} ends too early", self.path.display())),
-            ),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(StoreError::Damaged(
+                format!("{} ends too early", self.path.display()),
+            )),
             Err(error) => Err(StoreError::io(&self.path, error)),
         }
     }

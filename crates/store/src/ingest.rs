@@ -208,7 +208,10 @@ impl Pipeline {
     fn start(inner: &Arc<Inner>, session: &Session) -> Result<Self, StoreError> {
         let (batches, waiting) = bounded::<Batch>(0);
         let (encoded, compressed) = bounded::<Encoded>(0);
-        let (first, second) = ((inner.clone(), session.clone()), (inner.clone(), session.clone()));
+        let (first, second) = (
+            (inner.clone(), session.clone()),
+            (inner.clone(), session.clone()),
+        );
         Ok(Self {
             batches,
             encoder: spawn("firn-compress", move || {
@@ -225,7 +228,10 @@ impl Pipeline {
         drop(self.batches);
         let panicked = |_| Err(failed_before());
         let encoded = self.encoder.join().unwrap_or_else(panicked);
-        let stored = self.storer.join().unwrap_or_else(|_| Err(failed_before()))?;
+        let stored = self
+            .storer
+            .join()
+            .unwrap_or_else(|_| Err(failed_before()))?;
         encoded.map(|()| stored)
     }
 }

@@ -201,11 +201,9 @@ impl Store {
     /// Ends a session; its pins go.
     pub fn session_close(&self, id: &str) -> Result<(), StoreError> {
         let id = id.to_owned();
-        self.inner
-            .db
-            .write(Durability::Ordered, move |connection| {
-                sessions::close(connection, &id)
-            })
+        self.inner.db.write(Durability::Ordered, move |connection| {
+            sessions::close(connection, &id)
+        })
     }
 
     /// Pins those of `ids` that are valid in the session's domain; true where missing.

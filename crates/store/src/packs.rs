@@ -152,11 +152,7 @@ impl Shared {
 }
 
 /// Appends the trailer of a pack whose file holds exactly its durable frames.
-pub(crate) fn seal_file(
-    db: &Database,
-    row: i64,
-    file: &mut AppendFile,
-) -> Result<(), StoreError> {
+pub(crate) fn seal_file(db: &Database, row: i64, file: &mut AppendFile) -> Result<(), StoreError> {
     let frames = db.read(|connection| chunks::of_pack(connection, row, 0, i64::MAX))?;
     let durable = file.length();
     let trailer = pack::trailer(&frames);
@@ -252,7 +248,11 @@ impl DomainPacks {
         let mut batch = Vec::new();
         let mut bytes = 0;
         while let Some(job) = queue.jobs.pop_front() {
-            bytes += job.frames.iter().map(|frame| frame.frame().len()).sum::<usize>();
+            bytes += job
+                .frames
+                .iter()
+                .map(|frame| frame.frame().len())
+                .sum::<usize>();
             batch.push(job);
             if bytes >= BATCH_BYTES_MAX {
                 break;
@@ -384,9 +384,12 @@ impl DomainPacks {
         let name = layout::random_hex(16)?;
         let key = layout::pack_key(&self.name, &name);
         let domain = self.domain;
-        let row = self.shared.db.write(Durability::Synced, move |connection| {
-            chunks::pack_create(connection, domain, &name)
-        })?;
+        let row = self
+            .shared
+            .db
+            .write(Durability::Synced, move |connection| {
+                chunks::pack_create(connection, domain, &name)
+            })?;
         match self.shared.folder.create_new(&key) {
             Ok(file) => Ok(OpenPack {
                 row,
@@ -396,9 +399,12 @@ impl DomainPacks {
             Err(error) => {
                 // Best effort; the next start does the same.
                 let _ = self.shared.folder.delete(&key);
-                let _ = self.shared.db.write(Durability::Ordered, move |connection| {
-                    chunks::pack_forget(connection, row)
-                });
+                let _ = self
+                    .shared
+                    .db
+                    .write(Durability::Ordered, move |connection| {
+                        chunks::pack_forget(connection, row)
+                    });
                 Err(error)
             }
         }
@@ -436,28 +442,30 @@ impl DomainPacks {
                 (job.session.clone(), ids.collect())
             })
             .collect();
-        self.shared.db.write(Durability::Ordered, move |connection| {
-            if chunks::condemnations(connection)? != condemnations {
-                return Ok(None);
-            }
-            if let Some(appended) = &appended {
-                chunks::insert(connection, appended)?;
-            }
-            let mut results = Vec::with_capacity(pins.len());
-            for ((session, ids), new) in pins.iter().zip(news) {
-                // Rule 5: valid and pinned in one transaction. Another's dead session is not this one's fault.
-                let result = match sessions::row(connection, session) {
-                    Ok(row) => {
-                        chunks::pin(connection, row, domain, ids)?;
-                        Ok(new)
-                    }
-                    Err(error @ StoreError::SessionGone(_)) => Err(error),
-                    Err(error) => return Err(error),
-                };
-                results.push(result);
-            }
-            Ok(Some(results))
-        })
+        self.shared
+            .db
+            .write(Durability::Ordered, move |connection| {
+                if chunks::condemnations(connection)? != condemnations {
+                    return Ok(None);
+                }
+                if let Some(appended) = &appended {
+                    chunks::insert(connection, appended)?;
+                }
+                let mut results = Vec::with_capacity(pins.len());
+                for ((session, ids), new) in pins.iter().zip(news) {
+                    // Rule 5: valid and pinned in one transaction. Another's dead session is not this one's fault.
+                    let result = match sessions::row(connection, session) {
+                        Ok(row) => {
+                            chunks::pin(connection, row, domain, ids)?;
+                            Ok(new)
+                        }
+                        Err(error @ StoreError::SessionGone(_)) => Err(error),
+                        Err(error) => return Err(error),
+                    };
+                    results.push(result);
+                }
+                Ok(Some(results))
+            })
     }
 }
 

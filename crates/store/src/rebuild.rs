@@ -143,11 +143,7 @@ fn apply_cache(
     Ok(())
 }
 
-fn pack_row(
-    connection: &Connection,
-    domain: DomainId,
-    name: &str,
-) -> Result<i64, StoreError> {
+fn pack_row(connection: &Connection, domain: DomainId, name: &str) -> Result<i64, StoreError> {
     let found = connection
         .prepare_cached("SELECT id FROM packs WHERE name = ?")?
         .query_row([name], |row| row.get(0))
@@ -299,10 +295,7 @@ fn read_pack(
     walk(file, length)
 }
 
-fn read_trailer(
-    file: &ReadFile,
-    length: u64,
-) -> Result<Option<(Vec<Placed>, u64)>, StoreError> {
+fn read_trailer(file: &ReadFile, length: u64) -> Result<Option<(Vec<Placed>, u64)>, StoreError> {
     let tail_length = TAIL_BYTES.min(length);
     let mut tail = vec![0; tail_length as usize];
     file.read_exact_at(&mut tail, length - tail_length)?;
@@ -388,10 +381,7 @@ fn drop_incomplete_blobs(
     Ok(())
 }
 
-fn is_complete(
-    connection: &Connection,
-    id: crate::types::BlobId,
-) -> Result<bool, StoreError> {
+fn is_complete(connection: &Connection, id: crate::types::BlobId) -> Result<bool, StoreError> {
     let Some(blob) = blobs::by_id(connection, id)? else {
         return Ok(false);
     };
@@ -422,7 +412,11 @@ fn place_entries(connection: &Connection, report: &mut RebuildReport) -> Result<
         let lists: Vec<u8> = row.get(5)?;
         let mut ids = Vec::new();
         for list in lists.as_chunks::<32>().0 {
-            ids.extend(blobs::by_list(connection, domain, firn_chunks::ListId(*list))?);
+            ids.extend(blobs::by_list(
+                connection,
+                domain,
+                firn_chunks::ListId(*list),
+            )?);
         }
         if ids.len() * 32 != lists.len() {
             report.entries_dropped += 1;

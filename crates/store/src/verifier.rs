@@ -1,12 +1,12 @@
 //! Hashing a blob from its frames: what makes a blob's row (rule 2).
 
+use crate::StoreError;
 use crate::codec;
+use crate::db::Database;
 use crate::db::blobs::NewBlob;
 use crate::db::chunks::{self, Located};
-use crate::db::Database;
 use crate::read::{Extent, FrameSource};
 use crate::types::{DomainId, Session};
-use crate::StoreError;
 use bytes::Bytes;
 use firn_chunks::{ChunkId, ChunkList, frame};
 use firn_formats::Sha256;

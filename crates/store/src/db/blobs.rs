@@ -63,7 +63,10 @@ pub(crate) fn by_digest(
             Representation::Zstd,
         ),
         (
-            concat!(columns!(), "WHERE identity_sha256 = ? AND domain = ? LIMIT 1"),
+            concat!(
+                columns!(),
+                "WHERE identity_sha256 = ? AND domain = ? LIMIT 1"
+            ),
             Representation::Identity,
         ),
         (

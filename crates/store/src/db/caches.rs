@@ -78,10 +78,7 @@ pub(crate) fn configure(
     Ok(())
 }
 
-pub(crate) fn by_name(
-    connection: &Connection,
-    name: &str,
-) -> Result<Option<CacheRow>, StoreError> {
+pub(crate) fn by_name(connection: &Connection, name: &str) -> Result<Option<CacheRow>, StoreError> {
     Ok(connection
         .prepare_cached(&format!("{COLUMNS} WHERE caches.name = ?"))?
         .query_row([name], row)

@@ -248,7 +248,8 @@ pub(crate) fn pack_forget(connection: &Connection, pack: i64) -> Result<(), Stor
     Ok(())
 }
 
-const PACK_COLUMNS: &str = "SELECT packs.id, domains.name, packs.name, durable_length, sealed_length
+const PACK_COLUMNS: &str =
+    "SELECT packs.id, domains.name, packs.name, durable_length, sealed_length
     FROM packs JOIN domains ON domains.id = domain";
 
 fn pack_row(row: &Row<'_>) -> rusqlite::Result<PackRow> {

@@ -8,12 +8,24 @@ use rusqlite::{Connection, params};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     Cache(CacheId),
-    CacheDeleted { name: String },
-    Frames { pack: i64, first: i64, last: i64 },
-    PackSealed { pack: i64 },
+    CacheDeleted {
+        name: String,
+    },
+    Frames {
+        pack: i64,
+        first: i64,
+        last: i64,
+    },
+    PackSealed {
+        pack: i64,
+    },
     Blob(BlobId),
     Entry,
-    EntryDeleted { cache: String, kind: u16, key: String },
+    EntryDeleted {
+        cache: String,
+        kind: u16,
+        key: String,
+    },
 }
 
 /// An event where it stands in the log.

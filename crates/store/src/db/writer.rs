@@ -111,9 +111,7 @@ fn serve(connection: &Connection, jobs: &Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(GROUP_MAX - 1));
-        let wants = group
-            .iter()
-            .any(|job| job.durability == Durability::Synced);
+        let wants = group.iter().any(|job| job.durability == Durability::Synced);
         let mode = if wants { "FULL" } else { "NORMAL" };
         let ready = if synced == Some(wants) {
             Ok(())

@@ -82,9 +82,9 @@ pub(crate) fn read_runs(
     mut read: impl FnMut(i64, &mut [u8], u64) -> Result<bool, StoreError>,
 ) -> Result<bool, StoreError> {
     let mut rest = buffer;
-    for run in extents.chunk_by(|a, b| {
-        a.pack == b.pack && a.offset + u64::from(a.length) == b.offset
-    }) {
+    for run in
+        extents.chunk_by(|a, b| a.pack == b.pack && a.offset + u64::from(a.length) == b.offset)
+    {
         let length = run.iter().map(|extent| extent.length as usize).sum();
         let (Some(first), Some((piece, after))) = (run.first(), rest.split_at_mut_checked(length))
         else {

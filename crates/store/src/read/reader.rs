@@ -217,7 +217,11 @@ impl FrameReader {
         if block.is_empty() {
             return Ok(Step::End);
         }
-        let length = self.extents.iter().map(|extent| extent.length as usize).sum();
+        let length = self
+            .extents
+            .iter()
+            .map(|extent| extent.length as usize)
+            .sum();
         let mut buffer = match self.spare.take().map(Bytes::try_into_mut) {
             Some(Ok(buffer)) => buffer,
             _ => BytesMut::with_capacity(length),
