@@ -54,6 +54,8 @@ pub enum ServiceError {
     Random(#[source] getrandom::Error),
     #[error("the token cannot be made")]
     Token(#[source] jsonwebtoken::errors::Error),
+    #[error("a worker failed")]
+    WorkerFailed,
     #[error("a stored document is malformed")]
     StoredJson(#[from] serde_json::Error),
     #[error("a stored entry is damaged: {0}")]
@@ -71,6 +73,7 @@ impl From<StoreError> for ServiceError {
             StoreError::Conflict(what) => Self::Conflict(what),
             StoreError::NoSuchCache(name) => Self::NotFound(format!("cache {name}")),
             StoreError::Format(fault) => Self::Format(fault),
+            StoreError::WrongList(what) => Self::HashMismatch(what),
             StoreError::Upload(source) => Self::Interrupted(source),
             other => Self::Store(other),
         }
@@ -101,6 +104,7 @@ impl ServiceError {
             | Self::SecretContent { .. }
             | Self::Random(_)
             | Self::Token(_)
+            | Self::WorkerFailed
             | Self::StoredJson(_)
             | Self::StoredEntry(_)
             | Self::Store(_) => ApiErrorCode::Internal,

@@ -42,10 +42,16 @@ impl Push {
             let stored: Vec<VerifiedFrame> =
                 fresh.iter().map(|fresh| fresh.frame.clone()).collect();
             let count = stored.len();
-            let new = self.store.put_frames(&session.session, stored)?;
+            // Hashing goes on while the disk is waited for. It decides nothing: what is hashed
+            // is compared with what is held before a blob is made.
+            let new = std::thread::scope(|scope| {
+                let storing = scope.spawn(|| self.store.put_frames(&session.session, stored));
+                let advanced = advance(session, fresh);
+                let new = storing.join().map_err(|_| ServiceError::WorkerFailed)??;
+                advanced.map(|()| new)
+            })?;
             accepted.new += new as u32;
             accepted.known += (count - new.min(count)) as u32;
-            advance(session, fresh)?;
         }
         Ok(accepted)
     }

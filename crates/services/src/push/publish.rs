@@ -14,11 +14,8 @@ use firn_formats::push::{
 use firn_store::{BlobInfo, EntryKind, IfExists, NewEntry, Representation};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Blobs finished at the same time: enough that they share commits.
-const FINISHING_THREADS: usize = 16;
 /// How long a layer without a manifest stays.
 const LAYER_WITHOUT_MANIFEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -75,52 +72,32 @@ impl Push {
             .into_iter()
             .map(|handle| session.proposed(handle))
             .collect::<Result<_, _>>()?;
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut done = Vec::new();
-            while let Some(proposed) = proposed.get(next.fetch_add(1, Ordering::Relaxed)) {
-                done.push((proposed.handle, self.finish_blob(session, proposed)?));
-            }
-            Ok(done)
-        };
-        let threads = FINISHING_THREADS.min(proposed.len());
-        let results: Vec<Result<Vec<(u32, BlobInfo)>, ServiceError>> =
-            std::thread::scope(|scope| {
-                let running: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-                let mut results = vec![work()];
-                for thread in running {
-                    results.push(thread.join().unwrap_or_else(|_| {
-                        Err(ServiceError::StoredEntry("a thread failed".to_owned()))
-                    }));
-                }
-                results
-            });
         let mut blobs = HashMap::with_capacity(proposed.len());
-        for result in results {
-            blobs.extend(result?);
+        // Held until their blobs are made: a second publication of the same ones waits.
+        let mut progress: Vec<_> = proposed.iter().map(|one| lock(&one.progress)).collect();
+        let mut verifiers = Vec::new();
+        let mut verifying = Vec::new();
+        for (index, (one, progress)) in proposed.iter().zip(&mut progress).enumerate() {
+            match std::mem::replace(&mut **progress, Progress::Stale) {
+                Progress::Verifying(verifier) => {
+                    verifiers.push(verifier);
+                    verifying.push(index);
+                }
+                Progress::Done(blob) => {
+                    blobs.insert(one.handle, (*blob).clone());
+                    **progress = Progress::Done(blob);
+                }
+                Progress::Stale => return Err(ServiceError::StaleBlob(one.handle)),
+            }
         }
+        let made = self.store.put_blobs(&session.session, verifiers)?;
+        for (index, blob) in verifying.into_iter().zip(made) {
+            session.settle(&proposed[index]);
+            blobs.insert(proposed[index].handle, blob.clone());
+            *progress[index] = Progress::Done(Box::new(blob));
+        }
+        drop(progress);
         Ok(blobs)
-    }
-
-    fn finish_blob(
-        &self,
-        session: &PushSession,
-        proposed: &Proposed,
-    ) -> Result<BlobInfo, ServiceError> {
-        let mut progress = lock(&proposed.progress);
-        match std::mem::replace(&mut *progress, Progress::Stale) {
-            Progress::Verifying(verifier) => {
-                let blob = self.store.put_blob(&session.session, verifier)?;
-                *progress = Progress::Done(Box::new(blob.clone()));
-                session.settle(proposed);
-                Ok(blob)
-            }
-            Progress::Done(blob) => {
-                *progress = Progress::Done(blob.clone());
-                Ok(*blob)
-            }
-            Progress::Stale => Err(ServiceError::StaleBlob(proposed.handle)),
-        }
     }
 
     fn layer(
