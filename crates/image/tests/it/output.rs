@@ -263,6 +263,26 @@ fn threads_folders_and_leftovers_do_not_show() {
 }
 
 #[test]
+fn a_docker_manifest_leads_nowhere_else() {
+    let store = Store::new();
+    fs::write(store.dir().join("secret"), "not yours").unwrap();
+    let folder = store.dir().join("image");
+    fs::create_dir(&folder).unwrap();
+    fs::write(
+        folder.join("manifest.json"),
+        r#"[{"Config":"../secret","Layers":["../secret"]}]"#,
+    )
+    .unwrap();
+    assert!(matches!(read(&folder), Err(OutputError::NotAnImage(_))));
+    let file = store.dir().join("image.tar");
+    run(
+        "tar",
+        &["-C", text(&folder), "-cf", text(&file), "manifest.json"],
+    );
+    assert!(matches!(read(&file), Err(OutputError::Missing(_))));
+}
+
+#[test]
 fn what_is_no_image_is_refused() {
     let store = Store::new();
     assert!(matches!(read(store.dir()), Err(OutputError::NotAnImage(_))));
