@@ -34,17 +34,10 @@ fn skopeo(arguments: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&output).unwrap_or_default()
 }
 
-/// Writes `image` by one of the archive writers.
-fn archive(
-    path: &Path,
-    image: &PlannedImage,
-    write: fn(
-        &mut dyn Write,
-        &PlannedImage,
-        &[String],
-        &Path,
-    ) -> Result<AssembledImage, OutputError>,
-) -> AssembledImage {
+type Writer =
+    fn(&mut dyn Write, &PlannedImage, &[String], &Path) -> Result<AssembledImage, OutputError>;
+
+fn archive(path: &Path, image: &PlannedImage, write: Writer) -> AssembledImage {
     let mut out = fs::File::create(path).unwrap();
     write(&mut out, image, &names(), path.parent().unwrap()).unwrap()
 }
