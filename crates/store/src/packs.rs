@@ -54,6 +54,11 @@ struct Job {
     turn: Sender<Turn>,
 }
 
+/// One answer a job of a batch.
+type Answers = Vec<Result<usize, StoreError>>;
+/// A frame and the job that brought it.
+type Owned<'a> = (usize, &'a VerifiedFrame);
+
 enum Turn {
     Lead,
     Done(Result<usize, StoreError>),
@@ -261,7 +266,7 @@ impl DomainPacks {
         batch
     }
 
-    fn store(&self, batch: &[Job]) -> Vec<Result<usize, StoreError>> {
+    fn store(&self, batch: &[Job]) -> Answers {
         let mut open = lock(&self.open);
         loop {
             match self.try_store(&mut open, batch) {
@@ -277,7 +282,7 @@ impl DomainPacks {
         &self,
         open: &mut Option<OpenPack>,
         batch: &[Job],
-    ) -> Result<Option<Vec<Result<usize, StoreError>>>, StoreError> {
+    ) -> Result<Option<Answers>, StoreError> {
         let (unknown, condemnations) = self.unknown(batch)?;
         let appended = if unknown.is_empty() {
             None
@@ -305,12 +310,9 @@ impl DomainPacks {
     }
 
     /// The frames of `batch` whose chunks are not valid yet, each once, with the job that brought it first.
-    fn unknown<'a>(
-        &self,
-        batch: &'a [Job],
-    ) -> Result<(Vec<(usize, &'a VerifiedFrame)>, i64), StoreError> {
+    fn unknown<'a>(&self, batch: &'a [Job]) -> Result<(Vec<Owned<'a>>, i64), StoreError> {
         let mut seen = HashSet::new();
-        let candidates: Vec<(usize, &VerifiedFrame)> = batch
+        let candidates: Vec<Owned<'a>> = batch
             .iter()
             .enumerate()
             .flat_map(|(job, content)| content.frames.iter().map(move |frame| (job, frame)))
@@ -433,7 +435,7 @@ impl DomainPacks {
         appended: Option<Appended>,
         condemnations: i64,
         news: Vec<usize>,
-    ) -> Result<Option<Vec<Result<usize, StoreError>>>, StoreError> {
+    ) -> Result<Option<Answers>, StoreError> {
         let domain = self.domain;
         let pins: Vec<(String, Vec<u8>)> = batch
             .iter()
