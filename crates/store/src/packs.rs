@@ -18,6 +18,11 @@ use std::sync::{Arc, Mutex};
 
 /// Most frame bytes in one batch, beyond the leader's own.
 const BATCH_BYTES_MAX: usize = 16 << 20;
+/// Most frames likewise.
+const BATCH_FRAMES_MAX: usize = 1 << 16;
+/// A pack with so many frames is sealed however short it is: trailers have a limit
+/// ([`pack::FRAMES_MAX`]), and a batch still fits below it.
+const PACK_FRAMES_TARGET: usize = 1 << 18;
 
 /// The open packs of all domains.
 pub(crate) struct Packs {
@@ -67,6 +72,7 @@ enum Turn {
 struct OpenPack {
     row: i64,
     file: AppendFile,
+    frames: usize,
     /// What rows may rely on.
     durable_length: u64,
 }
@@ -251,15 +257,16 @@ impl DomainPacks {
     fn take_batch(&self) -> Vec<Job> {
         let mut queue = lock(&self.queue);
         let mut batch = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut frames) = (0, 0);
         while let Some(job) = queue.jobs.pop_front() {
             bytes += job
                 .frames
                 .iter()
                 .map(|frame| frame.frame().len())
                 .sum::<usize>();
+            frames += job.frames.len();
             batch.push(job);
-            if bytes >= BATCH_BYTES_MAX {
+            if bytes >= BATCH_BYTES_MAX || frames >= BATCH_FRAMES_MAX {
                 break;
             }
         }
@@ -297,7 +304,9 @@ impl DomainPacks {
         };
         if matches!(results, Ok(Some(_))) {
             pack.durable_length = pack.file.length();
-            if pack.durable_length >= self.shared.bytes_target
+            pack.frames += unknown.len();
+            let full = pack.durable_length >= self.shared.bytes_target;
+            if (full || pack.frames >= PACK_FRAMES_TARGET)
                 && let Some(full) = open.take()
                 && let Err(error) = self.shared.seal(full)
             {
@@ -396,6 +405,7 @@ impl DomainPacks {
             Ok(file) => Ok(OpenPack {
                 row,
                 file,
+                frames: 0,
                 durable_length: 0,
             }),
             Err(error) => {

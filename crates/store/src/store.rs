@@ -39,6 +39,7 @@ impl Inner {
         let folder = Arc::new(Folder::open(&options.dir)?);
         let lock = folder.lock()?;
         layout::check_version(&folder)?;
+        layout::clear_temporary(&folder)?;
         let db = Arc::new(Database::open(&folder)?);
         db.write(Durability::Synced, sessions::reap)?;
         packs::recover(&db, &folder)?;
