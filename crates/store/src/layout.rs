@@ -41,6 +41,16 @@ pub(crate) fn check_version(folder: &Folder) -> Result<(), StoreError> {
     }
 }
 
+/// Removes what a crash left of segments that were never whole.
+pub(crate) fn clear_temporary(folder: &Folder) -> Result<(), StoreError> {
+    for key in folder.list(SEGMENTS)? {
+        if key.ends_with(".tmp") {
+            folder.delete(&key)?;
+        }
+    }
+    Ok(())
+}
+
 /// `bytes` random bytes in hexadecimal.
 pub(crate) fn random_hex(bytes: usize) -> Result<String, StoreError> {
     let mut random = vec![0; bytes];

@@ -115,7 +115,7 @@ impl Store {
         self.inner.entries.get(cache, kind, key, || {
             self.inner
                 .db
-                .snapshot(|connection| entries::get(connection, cache, kind, key))
+                .read(|connection| entries::get(connection, cache, kind, key))
         })
     }
 
@@ -142,7 +142,7 @@ impl Store {
     ) -> Result<Vec<Entry>, StoreError> {
         self.inner
             .db
-            .snapshot(|connection| entries::list(connection, cache, kind, prefix, after, limit))
+            .read(|connection| entries::list(connection, cache, kind, prefix, after, limit))
     }
 
     /// The one point of visibility (rule 3). With a session, it must be alive. Fails with

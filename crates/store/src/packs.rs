@@ -18,6 +18,11 @@ use std::sync::{Arc, Mutex};
 
 /// Most frame bytes in one batch, beyond the leader's own.
 const BATCH_BYTES_MAX: usize = 16 << 20;
+/// Most frames likewise.
+const BATCH_FRAMES_MAX: usize = 1 << 16;
+/// A pack with so many frames is sealed however short it is: trailers have a limit
+/// ([`pack::FRAMES_MAX`]), and a batch still fits below it.
+const PACK_FRAMES_TARGET: usize = 1 << 18;
 
 /// The open packs of all domains.
 pub(crate) struct Packs {
@@ -54,6 +59,11 @@ struct Job {
     turn: Sender<Turn>,
 }
 
+/// One answer a job of a batch.
+type Answers = Vec<Result<usize, StoreError>>;
+/// A frame and the job that brought it.
+type Owned<'a> = (usize, &'a VerifiedFrame);
+
 enum Turn {
     Lead,
     Done(Result<usize, StoreError>),
@@ -62,6 +72,7 @@ enum Turn {
 struct OpenPack {
     row: i64,
     file: AppendFile,
+    frames: usize,
     /// What rows may rely on.
     durable_length: u64,
 }
@@ -197,6 +208,22 @@ pub(crate) fn recover(db: &Database, folder: &Folder) -> Result<(), StoreError> 
     Ok(())
 }
 
+/// The right to write a domain's packs.
+struct Lead<'a>(&'a DomainPacks);
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.0.queue);
+        match queue.jobs.front() {
+            // Its thread waits for this: nobody leaves the queue but by an answer.
+            Some(next) => {
+                let _ = next.turn.send(Turn::Lead);
+            }
+            None => queue.led = false,
+        }
+    }
+}
+
 impl DomainPacks {
     fn put(&self, session: &Session, frames: Vec<VerifiedFrame>) -> Result<usize, StoreError> {
         let (turn, turns) = bounded(2);
@@ -228,40 +255,36 @@ impl DomainPacks {
 
     /// Serves the head of the queue, which is the caller's own job, and those behind it; then hands on.
     fn lead(&self) {
+        // Hands on by its drop, so that a panic does not leave the others waiting for ever.
+        let _lead = Lead(self);
         let batch = self.take_batch();
         let results = self.store(&batch);
         for (job, result) in batch.iter().zip(results) {
             // Nobody waits for a job whose thread is gone.
             let _ = job.turn.send(Turn::Done(result));
         }
-        let mut queue = lock(&self.queue);
-        match queue.jobs.front() {
-            Some(next) => {
-                let _ = next.turn.send(Turn::Lead);
-            }
-            None => queue.led = false,
-        }
     }
 
     fn take_batch(&self) -> Vec<Job> {
         let mut queue = lock(&self.queue);
         let mut batch = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut frames) = (0, 0);
         while let Some(job) = queue.jobs.pop_front() {
             bytes += job
                 .frames
                 .iter()
                 .map(|frame| frame.frame().len())
                 .sum::<usize>();
+            frames += job.frames.len();
             batch.push(job);
-            if bytes >= BATCH_BYTES_MAX {
+            if bytes >= BATCH_BYTES_MAX || frames >= BATCH_FRAMES_MAX {
                 break;
             }
         }
         batch
     }
 
-    fn store(&self, batch: &[Job]) -> Vec<Result<usize, StoreError>> {
+    fn store(&self, batch: &[Job]) -> Answers {
         let mut open = lock(&self.open);
         loop {
             match self.try_store(&mut open, batch) {
@@ -277,7 +300,7 @@ impl DomainPacks {
         &self,
         open: &mut Option<OpenPack>,
         batch: &[Job],
-    ) -> Result<Option<Vec<Result<usize, StoreError>>>, StoreError> {
+    ) -> Result<Option<Answers>, StoreError> {
         let (unknown, condemnations) = self.unknown(batch)?;
         let appended = if unknown.is_empty() {
             None
@@ -292,7 +315,9 @@ impl DomainPacks {
         };
         if matches!(results, Ok(Some(_))) {
             pack.durable_length = pack.file.length();
-            if pack.durable_length >= self.shared.bytes_target
+            pack.frames += unknown.len();
+            let full = pack.durable_length >= self.shared.bytes_target;
+            if (full || pack.frames >= PACK_FRAMES_TARGET)
                 && let Some(full) = open.take()
                 && let Err(error) = self.shared.seal(full)
             {
@@ -305,12 +330,9 @@ impl DomainPacks {
     }
 
     /// The frames of `batch` whose chunks are not valid yet, each once, with the job that brought it first.
-    fn unknown<'a>(
-        &self,
-        batch: &'a [Job],
-    ) -> Result<(Vec<(usize, &'a VerifiedFrame)>, i64), StoreError> {
+    fn unknown<'a>(&self, batch: &'a [Job]) -> Result<(Vec<Owned<'a>>, i64), StoreError> {
         let mut seen = HashSet::new();
-        let candidates: Vec<(usize, &VerifiedFrame)> = batch
+        let candidates: Vec<Owned<'a>> = batch
             .iter()
             .enumerate()
             .flat_map(|(job, content)| content.frames.iter().map(move |frame| (job, frame)))
@@ -394,6 +416,7 @@ impl DomainPacks {
             Ok(file) => Ok(OpenPack {
                 row,
                 file,
+                frames: 0,
                 durable_length: 0,
             }),
             Err(error) => {
@@ -433,7 +456,7 @@ impl DomainPacks {
         appended: Option<Appended>,
         condemnations: i64,
         news: Vec<usize>,
-    ) -> Result<Option<Vec<Result<usize, StoreError>>>, StoreError> {
+    ) -> Result<Option<Answers>, StoreError> {
         let domain = self.domain;
         let pins: Vec<(String, Vec<u8>)> = batch
             .iter()

@@ -39,6 +39,7 @@ impl Inner {
         let folder = Arc::new(Folder::open(&options.dir)?);
         let lock = folder.lock()?;
         layout::check_version(&folder)?;
+        layout::clear_temporary(&folder)?;
         let db = Arc::new(Database::open(&folder)?);
         db.write(Durability::Synced, sessions::reap)?;
         packs::recover(&db, &folder)?;
@@ -128,7 +129,7 @@ impl Inner {
             blobs::by_list(connection, domain, list)
         })?;
         if let Some(blob) = known {
-            return Ok(Made::Known(blob, verifier));
+            return Ok(Made::Known(blob, Box::new(verifier)));
         }
         let hashed = verifier.finish()?;
         Ok(Made::Hashed {
@@ -169,7 +170,7 @@ impl Inner {
             .map(|(blob, verifier)| match (blob, verifier) {
                 (Some(blob), _) => Ok(blob),
                 // The known blob was reclaimed between look-up and renewal: now it is new.
-                (None, Some(verifier)) => self.put_blob(verifier),
+                (None, Some(verifier)) => self.put_blob(*verifier),
                 (None, None) => Err(StoreError::MissingChunks(Vec::new())),
             })
             .collect()
@@ -218,7 +219,7 @@ impl Inner {
 }
 
 enum Made {
-    Known(BlobInfo, BlobVerifier),
+    Known(BlobInfo, Box<BlobVerifier>),
     Hashed {
         blob: NewBlob,
         condemnations: i64,

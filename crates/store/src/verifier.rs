@@ -153,29 +153,27 @@ impl BlobVerifier {
     ) -> Result<bool, StoreError> {
         let position = self.hashes.frames.len();
         let rest = self.list.chunks.get(position..).unwrap_or_default();
-        // The first is known not to be fresh.
-        let run: Vec<_> = rest
-            .iter()
-            .take(LOOKUP_MAX)
-            .enumerate()
-            .take_while(|(index, chunk)| *index == 0 || fresh(&chunk.id).is_none())
-            .map(|(_, chunk)| *chunk)
-            .collect();
-        let ids = run.iter().map(|chunk| chunk.id);
-        let located = self
-            .db
-            .snapshot(|connection| chunks::locate(connection, self.domain, ids))?;
-        let located: Vec<Located> = located.into_iter().map_while(|located| located).collect();
-        for (chunk, located) in run.iter().zip(&located) {
-            check_length(&chunk.id, chunk.raw_length, located.raw_length as usize)?;
-        }
+        // Ends at the first that is missing or fresh; the very first is known not to be fresh.
+        let located = self.db.snapshot(|connection| {
+            let mut located: Vec<Located> = Vec::new();
+            for chunk in rest.iter().take(LOOKUP_MAX) {
+                if !located.is_empty() && fresh(&chunk.id).is_some() {
+                    break;
+                }
+                let Some(found) = chunks::locate_one(connection, self.domain, chunk.id)? else {
+                    break;
+                };
+                check_length(&chunk.id, chunk.raw_length, found.raw_length as usize)?;
+                located.push(found);
+            }
+            Ok(located)
+        })?;
         hash_stored(&self.source, &located, |frame, located| {
             codec::decode(frame, located.raw_length, |raw| {
                 self.hashes.add(raw, frame, located.checksum);
             })
         })?;
-        // A run that ended early ended at a missing chunk.
-        Ok(!located.is_empty() && located.len() == run.len())
+        Ok(!located.is_empty())
     }
 
     /// Hashes to the end and checks every frame against what is held.

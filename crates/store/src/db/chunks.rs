@@ -50,30 +50,41 @@ fn length(row: &Row<'_>, column: usize) -> rusqlite::Result<u32> {
     row.get(column)
 }
 
+/// Where a chunk lies, if it is valid.
+pub(crate) fn locate_one(
+    connection: &Connection,
+    domain: DomainId,
+    id: ChunkId,
+) -> Result<Option<Located>, StoreError> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT pack, \"offset\", frame_length, raw_length, checksum FROM chunks
+             WHERE domain = ? AND id = ? AND state = 1",
+        )?
+        .query_row(params![domain.0, id.0], |row| {
+            Ok(Located {
+                pack: row.get(0)?,
+                offset: unsigned(row, 1)?,
+                frame_length: length(row, 2)?,
+                raw_length: length(row, 3)?,
+                checksum: row.get::<_, i64>(4)? as u64,
+            })
+        })
+        .optional()?)
+}
+
 /// Which of `ids` are valid, and where.
 pub(crate) fn locate(
     connection: &Connection,
     domain: DomainId,
-    ids: impl Iterator<Item = ChunkId>,
+    mut ids: impl Iterator<Item = ChunkId>,
 ) -> Result<Vec<Option<Located>>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT pack, \"offset\", frame_length, raw_length, checksum FROM chunks
-         WHERE domain = ? AND id = ? AND state = 1",
-    )?;
-    ids.map(|id| {
-        Ok(statement
-            .query_row(params![domain.0, id.0], |row| {
-                Ok(Located {
-                    pack: row.get(0)?,
-                    offset: unsigned(row, 1)?,
-                    frame_length: length(row, 2)?,
-                    raw_length: length(row, 3)?,
-                    checksum: row.get::<_, i64>(4)? as u64,
-                })
-            })
-            .optional()?)
-    })
-    .collect()
+    let mut located = Vec::with_capacity(ids.size_hint().0);
+    ids.try_for_each(|id| {
+        located.push(locate_one(connection, domain, id)?);
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(located)
 }
 
 /// Which of `ids` are valid. Looks them up in order of id, which keeps to few pages.

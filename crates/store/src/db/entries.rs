@@ -10,27 +10,31 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::time::Duration;
 
-const COLUMNS: &str = "SELECT sequence, key, value, created_at FROM entries";
+/// An entry with its blobs in one statement, which is one snapshot: between two, it could be replaced.
+macro_rules! columns {
+    () => {
+        "SELECT sequence, key, value, created_at, (SELECT group_concat(blob) FROM
+             (SELECT blob FROM entry_blobs WHERE entry = sequence ORDER BY position)) FROM entries "
+    };
+}
 
 fn entry(row: &Row<'_>, kind: EntryKind) -> rusqlite::Result<Entry> {
+    let blobs = match row.get_ref(4)?.as_str_or_null() {
+        Ok(Some(text)) => text
+            .split(',')
+            .filter_map(|id| id.parse().ok())
+            .map(BlobId)
+            .collect(),
+        _ => Vec::new(),
+    };
     Ok(Entry {
         sequence: super::unsigned(row, 0)?,
         kind,
         key: row.get(1)?,
         value: Bytes::from(row.get::<_, Vec<u8>>(2)?),
-        blobs: Vec::new(),
+        blobs,
         created_at: row.get(3)?,
     })
-}
-
-fn with_blobs(connection: &Connection, mut entry: Entry) -> Result<Entry, StoreError> {
-    let mut statement = connection
-        .prepare_cached("SELECT blob FROM entry_blobs WHERE entry = ? ORDER BY position")?;
-    let rows = statement.query_map([super::signed(entry.sequence)], |row| {
-        row.get(0).map(BlobId)
-    })?;
-    entry.blobs = rows.collect::<Result<_, _>>()?;
-    Ok(entry)
 }
 
 /// One entry.
@@ -40,15 +44,13 @@ pub(crate) fn get(
     kind: EntryKind,
     key: &str,
 ) -> Result<Option<Entry>, StoreError> {
-    connection
-        .prepare_cached(
-            "SELECT sequence, key, value, created_at FROM entries
-             WHERE cache = ? AND kind = ? AND key = ?",
-        )?
+    Ok(connection
+        .prepare_cached(concat!(
+            columns!(),
+            "WHERE cache = ? AND kind = ? AND key = ?"
+        ))?
         .query_row(params![cache.0, kind as u16, key], |row| entry(row, kind))
-        .optional()?
-        .map(|entry| with_blobs(connection, entry))
-        .transpose()
+        .optional()?)
 }
 
 fn sequence(
@@ -88,16 +90,17 @@ pub(crate) fn list(
     // is the greatest character, and no key holds it.
     let end = format!("{prefix}\u{10FFFF}");
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut statement = connection.prepare_cached(&format!(
-        "{COLUMNS} WHERE cache = ?1 AND kind = ?2 AND key >= ?3 AND key < ?4 AND key > ?5
-         ORDER BY key LIMIT ?6"
+    let mut statement = connection.prepare_cached(concat!(
+        columns!(),
+        "WHERE cache = ?1 AND kind = ?2 AND key >= ?3 AND key < ?4 AND key > ?5 ORDER BY key LIMIT ?6"
     ))?;
+    // The empty key sorts first, and no entry has it.
     let start = after.unwrap_or("");
     let rows = statement.query_map(
         params![cache.0, kind as u16, prefix, end, start, limit],
         |row| entry(row, kind),
     )?;
-    rows.map(|row| with_blobs(connection, row?)).collect()
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Makes a publication visible, in the caller's transaction.

@@ -1,7 +1,7 @@
 //! The log of what was published: segments follow it, and its positions are the entries' sequences.
 
 use crate::StoreError;
-use crate::types::{BlobId, CacheId, EntryKind};
+use crate::types::{BlobId, CacheId};
 use rusqlite::{Connection, params};
 
 /// What a row of the log says.
@@ -113,28 +113,4 @@ pub(crate) fn read(connection: &Connection, limit: usize) -> Result<Vec<Logged>,
 pub(crate) fn trim(connection: &Connection, through: i64) -> Result<(), StoreError> {
     connection.execute("DELETE FROM log WHERE position <= ?", [through])?;
     Ok(())
-}
-
-impl EntryKind {
-    /// The kind with this number.
-    pub fn from_number(number: u16) -> Option<Self> {
-        Some(match number {
-            1 => Self::Narinfo,
-            2 => Self::NarAlias,
-            3 => Self::Listing,
-            4 => Self::Log,
-            5 => Self::DebugInfo,
-            6 => Self::Realisation,
-            7 => Self::BuildTrace,
-            8 => Self::Layer,
-            9 => Self::RegistryBlob,
-            10 => Self::Manifest,
-            11 => Self::Tag,
-            12 => Self::Referrer,
-            13 => Self::RevokedToken,
-            14 => Self::NarFile,
-            15 => Self::Token,
-            _ => return None,
-        })
-    }
 }

@@ -1,5 +1,6 @@
 -- Times are the database's own (rule 10); `_ms` is milliseconds since 1970.
--- Foreign keys restrict and never cascade. Ids that others may remember are AUTOINCREMENT: never used again.
+-- Foreign keys restrict and never cascade. Ids that others may remember are AUTOINCREMENT: never used
+-- again, so that a collector may ask for what was published since its mark by `id > mark` (rule 6).
 
 -- `condemnations` grows with every change that takes a valid chunk away or puts another frame in its
 -- place: who has looked chunks up outside the writer learns by it whether to look again.

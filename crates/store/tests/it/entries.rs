@@ -3,7 +3,7 @@
 use crate::support::{Fixture, entry, mixed, options, publication};
 use firn_formats::Sha256;
 use firn_store::{
-    EntryKind, IfExists, Publication, PublishedEntry, Representation, Store, StoreError,
+    EntryKind, IfExists, NewEntry, Publication, PublishedEntry, Representation, Store, StoreError,
 };
 
 #[test]
@@ -73,7 +73,10 @@ fn an_entry_published_again_has_a_greater_sequence_and_is_seen_at_once() {
     assert_eq!(get(), first);
     let mut next = entry("key", &[]);
     next.value = "another".into();
-    let kept = NewEntryVariants::keep(&next);
+    let kept = NewEntry {
+        if_exists: IfExists::Keep,
+        ..next.clone()
+    };
     let publish = |new| {
         let result = fixture
             .store
@@ -98,17 +101,6 @@ fn an_entry_published_again_has_a_greater_sequence_and_is_seen_at_once() {
         .store
         .entry(fixture.cache.id, EntryKind::Narinfo, "key");
     assert_eq!(gone.unwrap(), None);
-}
-
-struct NewEntryVariants;
-
-impl NewEntryVariants {
-    fn keep(entry: &firn_store::NewEntry) -> firn_store::NewEntry {
-        firn_store::NewEntry {
-            if_exists: IfExists::Keep,
-            ..entry.clone()
-        }
-    }
 }
 
 #[test]

@@ -174,3 +174,26 @@ fn an_empty_blob_has_representations_too() {
     );
     assert!(matches!(unknown, Err(StoreError::Damaged(_))));
 }
+
+#[test]
+fn reading_hot_frames_costs_little() {
+    let fixture = Fixture::new();
+    let content = crate::support::noise(12, 100_000_000);
+    let blob = fixture.ingest(&content).unwrap();
+    for _ in 0..3 {
+        let start = std::time::Instant::now();
+        let mut reader = fixture
+            .store
+            .read(blob.id, Representation::Zstd, None)
+            .unwrap();
+        let mut length = 0;
+        while let Ok(Some(block)) = reader.try_next_block().unwrap() {
+            length += block.len();
+        }
+        let rate = length as f64 / start.elapsed().as_secs_f64() / 1e9;
+        eprintln!("hot frames: {rate:.2} GB/s");
+        assert_eq!(length as u64, blob.zstd_length);
+        // A floor for a debug build on a busy machine; the benches hold the real one.
+        assert!(rate > 0.05);
+    }
+}
