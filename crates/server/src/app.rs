@@ -141,11 +141,12 @@ impl Doors {
     ) -> Result<Response<Body>, Infallible> {
         let door = door(request.uri().path());
         // What is asked thousands of times a second gets no span unless someone debugs.
-        if door == Door::Nix && matches!(*request.method(), Method::GET | Method::HEAD) {
-            if let Some(response) = nix::from_memory(&self.app, &request) {
-                self.app.metrics.request(door, response.status().as_u16());
-                return Ok(response);
-            }
+        if door == Door::Nix
+            && matches!(*request.method(), Method::GET | Method::HEAD)
+            && let Some(response) = nix::from_memory(&self.app, &request)
+        {
+            self.app.metrics.request(door, response.status().as_u16());
+            return Ok(response);
         }
         let span = tracing::info_span!(
             "request",

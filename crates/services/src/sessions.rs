@@ -65,10 +65,11 @@ impl SharedSessions {
     /// A live session for an upload into `cache`.
     pub(crate) fn get(&self, cache: &Cache) -> Result<Arc<SharedSession>, ServiceError> {
         let mut current = lock(&self.current);
-        if let Some(shared) = current.get(&cache.row.id) {
-            if shared.opened.elapsed() < SHARED_FOR && shared.keep_alive().is_ok() {
-                return Ok(shared.clone());
-            }
+        if let Some(shared) = current.get(&cache.row.id)
+            && shared.opened.elapsed() < SHARED_FOR
+            && shared.keep_alive().is_ok()
+        {
+            return Ok(shared.clone());
         }
         let shared = Arc::new(SharedSession {
             store: self.store.clone(),

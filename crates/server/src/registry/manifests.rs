@@ -120,10 +120,10 @@ async fn put(call: &Call, reference: ManifestReference, body: Incoming) -> Answe
     if let Ok(value) = HeaderValue::try_from(location) {
         response.headers_mut().insert(LOCATION, value);
     }
-    if let Some(subject) = stored.subject {
-        if let Ok(value) = HeaderValue::try_from(subject.to_string()) {
-            response.headers_mut().insert(OCI_SUBJECT, value);
-        }
+    if let Some(subject) = stored.subject
+        && let Ok(value) = HeaderValue::try_from(subject.to_string())
+    {
+        response.headers_mut().insert(OCI_SUBJECT, value);
     }
     insert_digest(&mut response, &stored.digest.to_string());
     Ok(response)

@@ -279,12 +279,11 @@ impl Call {
 
 fn listed(body: String, count: usize, link: Option<(String, String)>) -> Response<Body> {
     let mut response = respond(StatusCode::OK, JSON, body);
-    if let Some((path, last)) = link {
-        if let Ok(value) =
+    if let Some((path, last)) = link
+        && let Ok(value) =
             HeaderValue::try_from(format!("<{path}?n={count}&last={last}>; rel=\"next\""))
-        {
-            response.headers_mut().insert(LINK, value);
-        }
+    {
+        response.headers_mut().insert(LINK, value);
     }
     response
 }

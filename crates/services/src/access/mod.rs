@@ -190,10 +190,10 @@ impl Access {
         right: Right,
     ) -> Result<Arc<Cache>, Refusal> {
         let cache = sync::read(&self.caches).get(name).cloned();
-        if right == Right::Pull {
-            if let Some(cache) = cache.as_ref().filter(|cache| cache.config.public) {
-                return Ok(cache.clone());
-            }
+        if right == Right::Pull
+            && let Some(cache) = cache.as_ref().filter(|cache| cache.config.public)
+        {
+            return Ok(cache.clone());
         }
         match who {
             Identity::Anonymous => Err(Refusal::Unauthorized),

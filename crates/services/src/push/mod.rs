@@ -154,11 +154,11 @@ impl Push {
     pub fn session(&self, id: &str) -> Result<Arc<PushSession>, ServiceError> {
         let known = lock(&self.sessions).get(id).cloned();
         if let Some(known) = known {
-            if known.renewal_due() {
-                if let Err(error) = self.store.session_touch(id) {
-                    lock(&self.sessions).remove(id);
-                    return Err(error.into());
-                }
+            if known.renewal_due()
+                && let Err(error) = self.store.session_touch(id)
+            {
+                lock(&self.sessions).remove(id);
+                return Err(error.into());
             }
             return Ok(known);
         }

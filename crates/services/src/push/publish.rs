@@ -80,7 +80,7 @@ impl Push {
         for (index, (one, progress)) in proposed.iter().zip(&mut progress).enumerate() {
             match std::mem::replace(&mut **progress, Progress::Stale) {
                 Progress::Verifying(verifier) => {
-                    verifiers.push(verifier);
+                    verifiers.push(*verifier);
                     verifying.push(index);
                 }
                 Progress::Done(blob) => {

@@ -14,7 +14,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// How far a proposed blob is.
 pub(super) enum Progress {
     /// Its hashes are being computed.
-    Verifying(BlobVerifier),
+    Verifying(Box<BlobVerifier>),
     /// It is a blob.
     Done(Box<BlobInfo>),
     /// Finishing failed, which used the verifier up: to be proposed again.
@@ -127,7 +127,7 @@ impl PushSession {
         let proposed = Proposed {
             handle,
             chunks: count,
-            progress: Mutex::new(Progress::Verifying(verifier)),
+            progress: Mutex::new(Progress::Verifying(Box::new(verifier))),
         };
         proposals.by_handle.insert(handle, Arc::new(proposed));
         Ok(handle)
