@@ -100,6 +100,7 @@ impl TestServer {
     #[allow(clippy::expect_used)]
     pub fn stop(&mut self) {
         if let Some(running) = self.running.take() {
+            self.config.listen = running.address();
             running.stop().expect("the server stops");
         }
     }
@@ -108,10 +109,17 @@ impl TestServer {
     ///
     /// # Panics
     /// If it does not stop or start.
-    #[allow(clippy::expect_used)]
     pub fn restart(&mut self) {
-        self.config.listen = self.running().address();
         self.stop();
+        self.start_again();
+    }
+
+    /// Starts a stopped server on its folder and port.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[allow(clippy::expect_used)]
+    pub fn start_again(&mut self) {
         self.running = Some(firn_server::start(self.config.clone()).expect("the server starts"));
     }
 }

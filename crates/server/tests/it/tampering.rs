@@ -5,6 +5,8 @@ use crate::samples::{Upload, noise};
 use firn_formats::Sha256;
 use firn_formats::nix::Compression;
 use firn_testkit::TestServer;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 
 #[test]
 fn a_body_that_is_no_nar_of_its_name_is_refused() {
@@ -90,4 +92,59 @@ fn a_narinfo_that_lies_is_refused() {
         admin.get(&upload.narinfo_path()).expect(404);
     }
     upload.push(&admin).expect(201);
+}
+
+/// Everything a bare connection answers to one GET.
+fn raw_get(host: &str, path: &str) -> Vec<u8> {
+    let mut stream = TcpStream::connect(host).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut out = Vec::new();
+    // A reset is an error, and what we are here for.
+    let _ = stream.read_to_end(&mut out);
+    out
+}
+
+#[test]
+fn rotten_bytes_never_end_cleanly() {
+    let mut server = TestServer::start();
+    let admin = Client::new(&server.url(), Some(server.admin_token()));
+    let upload = Upload::new("rotten", &noise(9, 3_000_000), &[], Compression::Zstd);
+    upload.push(&admin).expect(201);
+    let path = format!("/main/nar/{}.nar", upload.narinfo.nar_hash.base32());
+    let whole = raw_get(&server.host(), &path);
+    assert!(whole.ends_with(&upload.nar), "served whole before");
+    server.stop();
+    let mut largest = (0, std::path::PathBuf::new());
+    let mut folders = vec![server.data().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let metadata = entry.metadata().unwrap();
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            } else if metadata.len() > largest.0 {
+                largest = (metadata.len(), entry.path());
+            }
+        }
+    }
+    let mut pack = std::fs::read(&largest.1).unwrap();
+    let middle = pack.len() / 2;
+    pack[middle] ^= 1;
+    std::fs::write(&largest.1, pack).unwrap();
+    server.start_again();
+    let answer = raw_get(&server.host(), &path);
+    assert!(
+        answer.len() < whole.len(),
+        "{} of {}",
+        answer.len(),
+        whole.len()
+    );
+    let zstd = admin.get(&upload.narinfo_path()).expect(200).text();
+    let url = zstd
+        .lines()
+        .find_map(|line| line.strip_prefix("URL: "))
+        .unwrap();
+    let answer = raw_get(&server.host(), &format!("/main/{url}"));
+    assert!(answer.len() < 3_000_000, "{} bytes", answer.len());
 }
