@@ -10,7 +10,7 @@ pub mod id;
 pub mod pack;
 pub mod segment;
 
-pub use blob::{ChunkList, ChunkRef, ListId};
+pub use blob::{ChunkList, ChunkListView, ChunkRef, ListId};
 pub use chunker::{Chunker, Format, FormatChunker};
 pub use frame::{Decoder, Encoder, EncoderId, FrameRecord, VerifiedFrame};
 pub use id::ChunkId;

@@ -1,11 +1,52 @@
 //! Segments: the index of what was written in some time. A store's content is the union of its segments.
+//!
+//! ```text
+//! "FIRNSEGM", version u16 = 1, flags u16, zero u32, at i64, writer text
+//! sections: raw length u32, frame length u32, one zstd frame
+//! checksum [32]: BLAKE3 of all before
+//!
+//! section  records, whole: type u16, length u32, payload
+//! text     length u32, UTF-8            bytes  length u32, bytes
+//!
+//! 1 cache  name text, domain text, config bytes, at i64, deleted u8
+//! 2 pack   domain text, pack text, sealed length u64, count u32, count × entry [64] of a pack
+//! 3 blob   domain text, flags u16, identity SHA-256 [32], zstd SHA-256 [32], zstd length u64,
+//!          chunk list bytes
+//! 4 entry  cache text, kind u16, key text, value bytes, count u32, count × list id [32],
+//!          sequence u64, at i64, deleted u8
+//! ```
+//! Integers are little-endian; times are seconds since 1970. A record whose type has the
+//! highest bit set may be skipped by a reader that does not know it.
+
+mod codec;
 
 use crate::{ChunkList, pack::Placed};
+use codec::Reader;
+use zstd::zstd_safe::{self, CCtx, DCtx};
+
+const MAGIC: &[u8; 8] = b"FIRNSEGM";
+const VERSION: u16 = 1;
+/// Flags this version understands. Reserved: bit 0, the sections are encrypted.
+const FLAGS_KNOWN: u16 = 0;
+/// Segments are small beside packs and read as a whole: a middling level pays.
+const ZSTD_LEVEL: i32 = 6;
+/// A section ends with the record that reaches this size, in raw bytes.
+const SECTION_BYTES_TARGET: usize = 4 << 20;
+/// Largest section that is read, in raw bytes: bounds one record (a blob of 400 GB, say).
+const SECTION_BYTES_MAX: usize = 256 << 20;
+/// Most raw bytes of all sections that are read.
+const SEGMENT_BYTES_MAX: usize = 2 << 30;
 
 /// Why bytes are not a segment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed segment: {0}")]
 pub struct SegmentError(pub String);
+
+impl SegmentError {
+    fn new(what: &str) -> Self {
+        Self(what.to_owned())
+    }
+}
 
 /// A record of a segment. Texts are UTF-8. Unknown record types are an error unless flagged skippable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +95,41 @@ pub struct BlobRecord {
 }
 
 /// Writes a whole segment: header with version, flags, writer and time; zstd-compressed records; checksum.
+/// What takes more than 2 GiB uncompressed is not read back: write several (100,000 frames are 6.4 MB).
 pub fn encode(writer: &str, at: i64, records: &[Record]) -> Vec<u8> {
-    todo!("{writer} {at} {}", records.len())
+    let mut out = MAGIC.to_vec();
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&0u16.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&at.to_le_bytes());
+    codec::put_bytes(&mut out, writer.as_bytes());
+    let mut context = CCtx::create();
+    let (mut section, mut frame) = (Vec::new(), Vec::new());
+    for record in records {
+        codec::put_record(&mut section, record);
+        if section.len() >= SECTION_BYTES_TARGET {
+            put_section(&mut context, &mut frame, &section, &mut out);
+            section.clear();
+        }
+    }
+    if !section.is_empty() {
+        put_section(&mut context, &mut frame, &section, &mut out);
+    }
+    let checksum = blake3::hash(&out);
+    out.extend_from_slice(checksum.as_bytes());
+    out
+}
+
+fn put_section(context: &mut CCtx<'_>, frame: &mut Vec<u8>, section: &[u8], out: &mut Vec<u8>) {
+    frame.clear();
+    frame.reserve(zstd_safe::compress_bound(section.len()));
+    if context.compress(frame, section, ZSTD_LEVEL).is_err() {
+        // Out of memory: as with chunks, raw blocks need none.
+        crate::frame::store_raw(section, frame);
+    }
+    out.extend_from_slice(&(section.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+    out.extend_from_slice(frame);
 }
 
 /// A segment read back.
@@ -68,6 +142,65 @@ pub struct Segment {
 }
 
 /// Reads a segment.
+///
+/// # Errors
+/// If its checksum is wrong, its version or flags or a record that may not be skipped is not
+/// known, or its sections do not hold what they say.
 pub fn decode(bytes: &[u8]) -> Result<Segment, SegmentError> {
-    todo!("{}", bytes.len())
+    let (covered, checksum) = bytes
+        .split_last_chunk::<32>()
+        .ok_or_else(|| SegmentError::new("too short"))?;
+    let mut reader = Reader::new(covered);
+    if reader.array()? != *MAGIC {
+        return Err(SegmentError::new("no magic"));
+    }
+    let version = u16::from_le_bytes(reader.array()?);
+    if version != VERSION {
+        return Err(SegmentError(format!("version {version} is not known")));
+    }
+    if blake3::hash(covered) != blake3::Hash::from_bytes(*checksum) {
+        return Err(SegmentError::new("it does not have its checksum"));
+    }
+    if u16::from_le_bytes(reader.array()?) & !FLAGS_KNOWN != 0 || reader.u32()? != 0 {
+        return Err(SegmentError::new("it has flags that are not known"));
+    }
+    let at = reader.i64()?;
+    let writer = reader.text()?;
+    let records = read_sections(&mut reader)?;
+    Ok(Segment {
+        writer,
+        at,
+        records,
+    })
 }
+
+fn read_sections(reader: &mut Reader<'_>) -> Result<Vec<Record>, SegmentError> {
+    let mut context = DCtx::create();
+    let (mut records, mut section) = (Vec::new(), Vec::new());
+    let mut budget = SEGMENT_BYTES_MAX;
+    while !reader.at_end() {
+        let raw_length = reader.u32()? as usize;
+        let frame = reader.bytes()?;
+        if raw_length > SECTION_BYTES_MAX || raw_length > budget {
+            return Err(SegmentError::new("a section is too large"));
+        }
+        budget -= raw_length;
+        let declared = zstd_safe::get_frame_content_size(frame).ok().flatten();
+        if declared != Some(raw_length as u64) {
+            return Err(SegmentError::new("a section is not as long as it says"));
+        }
+        section.clear();
+        section.reserve(raw_length);
+        if context.decompress(&mut section, frame) != Ok(raw_length) {
+            return Err(SegmentError::new("a section does not decompress"));
+        }
+        let mut reader = Reader::new(&section);
+        while !reader.at_end() {
+            records.extend(reader.record()?);
+        }
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Nix: store paths, hashes, NARs, narinfos, signatures, derivations.
 
 pub mod base32;
+mod base64;
 pub mod cache_info;
 pub mod derivation;
 pub mod hash;

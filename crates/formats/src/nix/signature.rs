@@ -1,6 +1,14 @@
 //! ed25519 keys and signatures as Nix writes them: `<name>:<base64>`.
+//!
+//! A secret key is libsodium's 64 bytes: the seed, then the public key. The
+//! name is what stands before the first colon; since signatures become lines of
+//! narinfos, names with white space or control characters are refused.
 
 use std::fmt;
+
+use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
+
+use super::base64;
 
 /// Why a text is not a key or a signature.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +40,7 @@ pub struct PublicKey {
 /// A key that signs. Its `Debug` never shows the secret.
 pub struct SecretKey {
     name: String,
-    key: ed25519_dalek::SigningKey,
+    key: SigningKey,
 }
 
 impl SecretKey {
@@ -40,16 +48,22 @@ impl SecretKey {
     pub fn from_seed(name: &str, seed: [u8; 32]) -> Self {
         Self {
             name: name.to_owned(),
-            key: ed25519_dalek::SigningKey::from_bytes(&seed),
+            key: SigningKey::from_bytes(&seed),
         }
     }
     /// Reads Nix's form `<name>:<base64 of 64 bytes>`.
     pub fn parse(text: &str) -> Result<Self, SignatureError> {
-        todo!("{}", text.len())
+        const WHAT: &str = "secret key";
+        // Key files may end in a newline.
+        let (name, bytes) = split::<64>(text.trim_ascii_end(), WHAT)?;
+        let key =
+            SigningKey::from_keypair_bytes(&bytes).map_err(|_| SignatureError::Malformed(WHAT))?;
+        Ok(Self { name, key })
     }
     /// Nix's form; a secret.
     pub fn to_secret_string(&self) -> String {
-        todo!("{:?}", self.key)
+        let bytes = self.key.to_keypair_bytes();
+        format!("{}:{}", self.name, base64::encode(&bytes))
     }
     /// The key's name.
     pub fn name(&self) -> &str {
@@ -57,38 +71,51 @@ impl SecretKey {
     }
     /// The public half.
     pub fn public(&self) -> PublicKey {
-        todo!()
+        PublicKey {
+            name: self.name.clone(),
+            bytes: self.key.verifying_key().to_bytes(),
+        }
     }
     /// Signs a fingerprint.
     pub fn sign(&self, fingerprint: &str) -> Signature {
-        todo!("{fingerprint}")
+        Signature {
+            key_name: self.name.clone(),
+            bytes: self.key.sign(fingerprint.as_bytes()).to_bytes(),
+        }
     }
 }
 
 impl PublicKey {
     /// Reads `<name>:<base64 of 32 bytes>`.
     pub fn parse(text: &str) -> Result<Self, SignatureError> {
-        todo!("{text}")
+        let (name, bytes) = split(text.trim_ascii_end(), "public key")?;
+        Ok(Self { name, bytes })
     }
-    /// Whether `signature` is this key's over `fingerprint`.
+    /// Whether `signature` is this key's over `fingerprint`. Keys of small
+    /// order, for which anything can be signed, never verify.
     pub fn verify(&self, fingerprint: &str, signature: &Signature) -> bool {
-        todo!("{fingerprint} {signature:?}")
+        let Ok(key) = VerifyingKey::from_bytes(&self.bytes) else {
+            return false;
+        };
+        let bytes = ed25519_dalek::Signature::from_bytes(&signature.bytes);
+        signature.key_name == self.name && key.verify_strict(fingerprint.as_bytes(), &bytes).is_ok()
     }
 }
 impl Signature {
     /// Reads `<name>:<base64 of 64 bytes>`.
     pub fn parse(text: &str) -> Result<Self, SignatureError> {
-        todo!("{text}")
+        let (key_name, bytes) = split(text, "signature")?;
+        Ok(Self { key_name, bytes })
     }
 }
 impl fmt::Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!("{}", f.alternate())
+        write!(f, "{}:{}", self.key_name, base64::encode(&self.bytes))
     }
 }
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!("{}", f.alternate())
+        write!(f, "{}:{}", self.name, base64::encode(&self.bytes))
     }
 }
 impl fmt::Debug for SecretKey {
@@ -97,4 +124,26 @@ impl fmt::Debug for SecretKey {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
+}
+
+/// Longest name of a key, in bytes.
+pub const KEY_NAME_BYTES_MAX: usize = 255;
+
+/// Whether `name` can name a key: it becomes part of lines and of comma-less lists.
+pub fn is_valid_key_name(name: &str) -> bool {
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || c == ':';
+    (1..=KEY_NAME_BYTES_MAX).contains(&name.len()) && !name.contains(forbidden)
+}
+
+fn split<const N: usize>(
+    text: &str,
+    what: &'static str,
+) -> Result<(String, [u8; N]), SignatureError> {
+    let malformed = SignatureError::Malformed(what);
+    let (name, encoded) = text.split_once(':').ok_or(malformed.clone())?;
+    if !is_valid_key_name(name) {
+        return Err(malformed);
+    }
+    let bytes = base64::decode(encoded).ok_or(malformed)?;
+    Ok((name.to_owned(), bytes))
 }

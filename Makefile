@@ -1,0 +1,54 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CLOSURE ?= curl
+SECONDS_EACH ?= 60
+MUSL := x86_64-unknown-linux-musl
+MUSL_BINARY := target/$(MUSL)/release/firn
+
+.PHONY: help setup build test lint fmt demo bench dist fuzz clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what tests, demo and benches need (Debian, root); at once when all is there
+	@tools/setup
+
+.PHONY: packages
+packages:
+	@tools/setup packages
+
+build: ## Build target/release/firn
+	cargo build --release --locked -p firn-cli
+
+test: setup lint ## Everything a change must pass: setup, lint, all tests, those with real clients too
+	cargo test --workspace --locked
+
+lint: setup ## Formatting, clippy, licences and sources of the dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	.cache/tools/bin/cargo-deny --all-features --locked check licenses bans sources
+
+fmt: ## Format the sources
+	cargo fmt --all
+
+demo: packages ## Show the whole job on real input: CLOSURE=curl (default), ffmpeg or a store path
+	tools/demo "$(CLOSURE)"
+
+bench: setup ## Measure against the peers, paired and interleaved
+	tools/bench
+
+dist: packages ## Build dist/firn, one static binary
+	rustup target list --installed | grep -qx $(MUSL) || rustup target add $(MUSL)
+	cargo build --release --locked --target $(MUSL) -p firn-cli
+	install -D $(MUSL_BINARY) dist/firn
+	@ldd dist/firn 2>&1 | grep -E 'statically linked|not a dynamic executable' || { ldd dist/firn; echo 'error: dist/firn is not static' >&2; exit 1; }
+	@printf 'dist/firn: %s bytes\n' "$$(stat -c %s dist/firn)"
+
+fuzz: ## Fuzz each parser of foreign bytes for SECONDS_EACH=60 (nightly Rust, cargo-fuzz)
+	for target in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS_EACH); done
+
+clean: ## Remove what was built, but not what setup fetched (that is .cache)
+	cargo clean
+	rm -rf dist
