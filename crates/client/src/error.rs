@@ -57,6 +57,12 @@ pub enum ClientError {
     #[error(transparent)]
     Archive(#[from] firn_image::archive::ArchiveError),
     #[error(transparent)]
+    Compose(#[from] firn_image::compose::ComposeError),
+    #[error(transparent)]
+    Closure(#[from] firn_image::closure::ClosureError),
+    #[error(transparent)]
+    Digest(#[from] firn_formats::oci::digest::DigestError),
+    #[error(transparent)]
     Reference(#[from] firn_formats::oci::reference::ReferenceError),
     #[error("malformed {what}")]
     Json {

@@ -7,9 +7,9 @@
 //! A value is `count u32, count × (id [32], raw length u32), files u32, files × (first chunk u32,
 //! chunks u32, size u64, length u16, path)`, little-endian, paths relative to the store path.
 
-use firn_chunks::{ChunkId, ChunkList, ChunkRef, boundaries::V1};
+use firn_chunks::{ChunkId, ChunkList, ChunkRef};
 use firn_formats::{Sha256, nix::StorePath};
-use firn_image::archive::Archive;
+use firn_image::archive::{Archive, Chunked};
 use rusqlite::Connection;
 use std::{
     ffi::OsStr,
@@ -40,31 +40,25 @@ struct FileChunks {
 }
 
 impl PathChunks {
-    /// Finds the files in the list: those whose content begins and ends at a chunk's bound.
-    pub(crate) fn new(root: &Path, archive: &Archive, list: ChunkList) -> Self {
-        let mut bounds = Vec::with_capacity(list.chunks.len() + 1);
-        let mut offset = 0_u64;
-        bounds.push(0);
-        for chunk in &list.chunks {
-            offset += u64::from(chunk.raw_length);
-            bounds.push(offset);
-        }
-        let files = archive
-            .files()
+    /// From an archive that was just chunked; files by their place below `root`.
+    pub(crate) fn new(root: &Path, archive: &Archive, chunked: Chunked) -> Self {
+        let files = chunked
+            .files
             .iter()
-            .filter(|region| region.size >= V1.file_bytes_min as u64)
-            .filter_map(|region| {
-                let first = bounds.binary_search(&region.offset).ok()?;
-                let end = bounds.binary_search(&(region.offset + region.size)).ok()?;
+            .filter_map(|file| {
+                let region = archive.files().get(file.file)?;
                 Some(FileChunks {
                     path: region.file.strip_prefix(root).ok()?.to_path_buf(),
                     size: region.size,
-                    first: u32::try_from(first).ok()?,
-                    count: u32::try_from(end.checked_sub(first)?).ok()?,
+                    first: u32::try_from(file.chunks.start).ok()?,
+                    count: u32::try_from(file.chunks.len()).ok()?,
                 })
             })
             .collect();
-        Self { list, files }
+        Self {
+            list: chunked.list,
+            files,
+        }
     }
 
     /// Each file's path relative to the root, its size and its chunks.

@@ -2,7 +2,6 @@
 
 mod command;
 mod database;
-mod graph;
 
 use crate::error::Result;
 use firn_formats::nix::StorePath;
@@ -74,10 +73,7 @@ impl LocalStore {
                 }
             },
         };
-        Ok(Closure {
-            roots: roots.to_vec(),
-            paths: graph::references_first(infos),
-        })
+        Ok(Closure::new(infos, roots.to_vec())?)
     }
 
     /// The paths alone, without their references.

@@ -128,9 +128,10 @@ impl<'a> Work<'a> {
             });
         }
         let archive = self.archive(job)?;
-        let list = archive.chunk(V1, &|_| None)?;
+        let chunked = archive.chunk_files(V1, &|_| None)?;
+        let list = chunked.list.clone();
         let root = self.store.physical(&self.info(index).path);
-        let chunks = PathChunks::new(&root, &archive, list.clone());
+        let chunks = PathChunks::new(&root, &archive, chunked);
         self.learn(index, Arc::new(chunks));
         lock(&self.fresh).push(index);
         Ok(Chunked {
