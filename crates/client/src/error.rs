@@ -59,6 +59,8 @@ pub enum ClientError {
     #[error(transparent)]
     Compose(#[from] firn_image::compose::ComposeError),
     #[error(transparent)]
+    Output(#[from] firn_image::output::OutputError),
+    #[error(transparent)]
     Closure(#[from] firn_image::closure::ClosureError),
     #[error(transparent)]
     Digest(#[from] firn_formats::oci::digest::DigestError),
@@ -82,8 +84,6 @@ pub enum ClientError {
     Nar(#[from] firn_formats::nix::nar::NarError),
     #[error("{path}: NARs compressed with {compression} cannot be unpacked here")]
     Compression { path: String, compression: String },
-    #[error("not an image archive: {0}")]
-    ImageArchive(String),
     #[error("{0}")]
     Setting(String),
     #[error("a worker thread ended before its work was done")]

@@ -9,10 +9,15 @@ pub mod credentials;
 pub mod error;
 mod files;
 pub mod http;
+pub mod image;
 pub mod local_store;
 mod memory;
+pub mod nix_config;
 pub mod progress;
+pub mod pull;
 pub mod push;
+pub mod registry;
 pub mod resolve;
+pub mod status;
 
 pub use error::ClientError;

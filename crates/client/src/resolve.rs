@@ -30,6 +30,13 @@ pub fn resolve_all(arguments: &[String]) -> Result<Vec<StorePath>> {
     Ok(found)
 }
 
+/// The store path of an argument that must not be built, such as one that is only cached elsewhere.
+pub fn store_path(argument: &str) -> Result<StorePath> {
+    resolve_local(argument)?.ok_or_else(|| ClientError::Unresolvable {
+        argument: argument.to_owned(),
+    })
+}
+
 /// The store path that a text or a file name leads to, if it leads to one.
 fn resolve_local(argument: &str) -> Result<Option<StorePath>> {
     if let Some(path) = below_store(Path::new(argument)) {

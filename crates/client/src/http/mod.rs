@@ -4,7 +4,7 @@ mod count;
 mod url;
 
 pub use url::ServerUrl;
-pub(crate) use url::{encode_query, is_loopback};
+pub(crate) use url::encode_query;
 
 use crate::error::{ClientError, Result};
 use count::{Counter, CountingConnector};

@@ -68,7 +68,7 @@ fn host_of(authority: &str) -> &str {
 }
 
 /// Whether a host name or address is this machine's.
-pub(crate) fn is_loopback(host: &str) -> bool {
+fn is_loopback(host: &str) -> bool {
     host == "localhost"
         || host.ends_with(".localhost")
         || host

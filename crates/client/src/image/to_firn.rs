@@ -3,7 +3,6 @@
 use super::ImageReport;
 use crate::{
     api::Server,
-    credentials::Credential,
     error::{ClientError, Result},
     local_store::LocalStore,
     progress::Progress,
@@ -11,7 +10,7 @@ use crate::{
     registry::Repository,
 };
 use firn_formats::{
-    oci::{Digest, RepositoryName},
+    oci::Digest,
     push::LayerDescriptor,
 };
 use firn_image::{
@@ -34,7 +33,7 @@ pub fn push_to_firn(
 ) -> Result<ImageReport> {
     let started = Instant::now();
     let sent_before = server.http().bytes_sent();
-    let repository = RepositoryName::parse(&format!("{cache}/{name}"))?;
+    let repository = Repository::of_server(server, cache, name)?;
     let gzip = image.spec.compression == LayerCompression::Gzip;
     let paths: Vec<usize> = if publish_paths {
         (0..image.closure.paths.len()).collect()
@@ -59,23 +58,13 @@ pub fn push_to_firn(
         })
         .collect::<Result<_>>()?;
     let assembled = image.assemble(&descriptors)?;
-    let credential = server
-        .token()
-        .map(|token| Credential::Token(token.to_owned()));
-    let repository_name = repository.as_str().to_owned();
-    let repository = Repository::eager(
-        server.http().clone(),
-        server.url().clone(),
-        repository,
-        credential,
-    );
     put_documents(&repository, tag, &assembled)?;
     let size = |layer: &LayerDescriptor| match &layer.gzip {
         Some(found) if gzip => found.size,
         _ => layer.size,
     };
     Ok(ImageReport {
-        image: format!("{}/{repository_name}:{tag}", server.url().authority()),
+        image: format!("{}/{cache}/{name}:{tag}", server.url().authority()),
         digest: format!("sha256:{}", assembled.manifest_digest.hex()),
         layers_total: descriptors.len() as u64,
         layers_sent: pushed.layers_pushed,

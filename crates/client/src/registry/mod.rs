@@ -4,6 +4,7 @@ mod auth;
 mod upload;
 
 use crate::{
+    api::Server,
     credentials::{Credential, docker_credential},
     error::{ClientError, Result},
     http::{Answer, Call, Http, ServerUrl},
@@ -52,8 +53,21 @@ impl Repository {
         }
     }
 
+    /// An image's repository in a cache of a Firn server.
+    pub fn of_server(server: &Server, cache: &str, name: &str) -> Result<Self> {
+        let credential = server
+            .token()
+            .map(|token| Credential::Token(token.to_owned()));
+        Ok(Self::eager(
+            server.http().clone(),
+            server.url().clone(),
+            RepositoryName::parse(&format!("{cache}/{name}"))?,
+            credential,
+        ))
+    }
+
     /// A repository whose registry takes the credential without being asked.
-    pub(crate) fn eager(
+    fn eager(
         http: Http,
         base: ServerUrl,
         name: RepositoryName,
