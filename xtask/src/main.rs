@@ -1,1 +1,3 @@
+//! Checks of the workspace's own rules; they run as tests.
+
 fn main() {}

@@ -152,3 +152,41 @@ pub struct StatsView {
     pub packs: u64,
     pub sessions: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_needs_only_its_name() {
+        let create: CacheCreate = serde_json::from_str(r#"{"name":"acme/web"}"#).unwrap();
+        assert!(!create.public, "a cache is private unless said");
+        assert_eq!((create.priority, create.domain), (40, None));
+    }
+
+    #[test]
+    fn rights_are_lower_case_words_and_unknown_ones_are_refused() {
+        let text = r#"{"caches":["acme/*"],"allow":["pull","push","delete","admin"]}"#;
+        let create: TokenCreate = serde_json::from_str(text).unwrap();
+        let all = [Right::Pull, Right::Push, Right::Delete, Right::Admin];
+        assert_eq!(create.allow, all);
+        assert_eq!(serde_json::to_string(&create).unwrap(), text);
+        assert!(serde_json::from_str::<Right>(r#""Admin""#).is_err());
+        assert!(serde_json::from_str::<Right>(r#""root""#).is_err());
+    }
+
+    #[test]
+    fn what_is_absent_is_left_out() {
+        let created = TokenCreated {
+            id: "i".to_owned(),
+            token: "t".to_owned(),
+            expires: None,
+        };
+        let json = serde_json::to_string(&created).unwrap();
+        assert_eq!(json, r#"{"id":"i","token":"t"}"#);
+        assert_eq!(
+            serde_json::from_str::<TokenCreated>(&json).unwrap(),
+            created
+        );
+    }
+}

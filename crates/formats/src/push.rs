@@ -318,8 +318,11 @@ pub fn encode_frame(id: &[u8; 32], frame: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(frame);
 }
 
+/// A frame's chunk id and where its bytes stand in the body.
+pub type FrameRange = ([u8; 32], std::ops::Range<usize>);
+
 /// Reads a frames request: each frame's id and its range in `body`.
-pub fn decode_frames(body: &[u8]) -> Result<Vec<([u8; 32], std::ops::Range<usize>)>, WireError> {
+pub fn decode_frames(body: &[u8]) -> Result<Vec<FrameRange>, WireError> {
     let mut reader = WireReader { body, offset: 0 };
     let mut frames = Vec::new();
     while !reader.at_end() {
@@ -376,3 +379,6 @@ impl<'a> WireReader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,3 +66,50 @@ impl Sha256Hasher {
         Sha256(sha2::Digest::finalize(self.0).into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    #[test]
+    fn the_standards_vectors_hold() {
+        assert_eq!(Sha256::of(b"abc").hex(), ABC);
+        assert_eq!(
+            Sha256::of(b"").hex(),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
+        assert_eq!(format!("{:?}", Sha256::of(b"abc")), format!("sha256:{ABC}"));
+    }
+
+    #[test]
+    fn hex_is_read_in_either_case_and_only_whole() {
+        let digest = Some(Sha256::of(b"abc"));
+        assert_eq!(Sha256::from_hex(ABC), digest);
+        assert_eq!(Sha256::from_hex(&ABC.to_uppercase()), digest);
+        let long = format!("{ABC}0");
+        let strange = ABC.replacen('b', "g", 1);
+        let multibyte = "é".repeat(32);
+        for text in ["", &ABC[1..], &long, &strange, &multibyte] {
+            assert_eq!(Sha256::from_hex(text), None, "{text:?} was taken");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hex_round_trips(raw in any::<[u8; 32]>()) {
+            prop_assert_eq!(Sha256::from_hex(&Sha256(raw).hex()), Some(Sha256(raw)));
+        }
+
+        #[test]
+        fn pieces_hash_as_the_whole(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 0..300usize) {
+            let cut = cut.min(bytes.len());
+            let mut hasher = Sha256Hasher::new();
+            hasher.update(&bytes[..cut]);
+            hasher.update(&bytes[cut..]);
+            prop_assert_eq!(hasher.finish(), Sha256::of(&bytes));
+        }
+    }
+}

@@ -1,1 +1,3 @@
-//! testkit
+//! For tests only: what tests of several crates share.
+
+pub mod rigs;

@@ -1,0 +1,141 @@
+//! `firn push`, `pull`, `status`, `use`, `login` against a running server.
+
+use firn_testkit::rigs::Release;
+use firn_testkit::rigs::closure::{Closure, hash_part};
+use firn_testkit::rigs::nix::Nix;
+use firn_testkit::rigs::program::{command, run};
+use firn_testkit::rigs::serve::User;
+
+/// Half of the application is the same in both versions.
+const CHANGED_BYTES: u64 = 1_000_000;
+
+#[test]
+fn a_push_sends_what_is_missing_and_nothing_else() {
+    let server = crate::server();
+    let admin = User::admin(&server);
+    let (first, second) = (Closure::first(), Closure::second());
+
+    let cold = admin.json(&["push", &first.root]);
+    assert_eq!(cold["paths_total"], first.paths.len(), "{cold}");
+    assert_eq!(cold["paths_pushed"], first.paths.len(), "{cold}");
+    for path in &first.paths {
+        let narinfo = format!("/main/{}.narinfo", hash_part(path));
+        assert_eq!(server.status_of(&narinfo), "200", "{path}");
+    }
+
+    let again = admin.json(&["push", &first.root]);
+    assert_eq!(again["paths_pushed"], 0, "{again}");
+    assert_eq!(again["chunks_sent"], 0, "{again}");
+    assert!(again["bytes_sent"].as_u64() < Some(32 << 10), "{again}");
+
+    let changed = admin.json(&["push", &second.root]);
+    assert_eq!(changed["paths_pushed"], 1, "{changed}");
+    let sent = changed["bytes_sent"].as_u64();
+    assert!(sent > Some(CHANGED_BYTES), "{changed}");
+    assert!(sent < Some(CHANGED_BYTES * 115 / 100), "{changed}");
+}
+
+/// A colleague's machine asks the server, and remembers nothing of the first push.
+#[test]
+fn another_machine_pushes_nothing_again() {
+    let server = crate::server();
+    let closure = Closure::first();
+    User::admin(&server).firn(&["push", &closure.root]).ok();
+    let again = User::admin(&server).json(&["push", &closure.root]);
+    assert_eq!(again["paths_pushed"], 0, "{again}");
+    assert_eq!(again["chunks_sent"], 0, "{again}");
+}
+
+#[test]
+fn a_link_is_pushed_as_the_path_it_leads_to() {
+    let server = crate::server();
+    let admin = User::admin(&server);
+    let closure = Closure::first();
+    std::os::unix::fs::symlink(&closure.root, admin.home().join("result")).expect("cannot link");
+    let pushed = admin.json(&["push", "./result"]);
+    assert_eq!(pushed["paths_total"], closure.paths.len(), "{pushed}");
+}
+
+#[test]
+fn what_is_no_store_path_is_refused_with_a_hint() {
+    let server = crate::server();
+    let said = User::admin(&server)
+        .firn(&["push", "/nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-absent"])
+        .refused();
+    assert!(said.contains("error:") && said.contains("hint:"), "{said}");
+}
+
+#[test]
+fn login_is_remembered_until_another_home() {
+    let server = crate::server();
+    let closure = Closure::first();
+    let user = User::new(&server, None);
+    run(user
+        .bare_command()
+        .args(["login", &server.url()])
+        .env("FIRN_TOKEN", server.token()))
+    .ok();
+    run(user.bare_command().args(["push", &closure.root])).ok();
+    let stranger = User::new(&server, None);
+    let said = run(stranger.bare_command().args(["push", &closure.root])).refused();
+    assert!(said.contains("hint:"), "{said}");
+}
+
+/// The store and its database are read as they lie, so pushing needs no right but to read them.
+#[test]
+fn a_normal_user_pushes() {
+    let server = crate::server();
+    let closure = Closure::first();
+    let user = User::admin(&server);
+    // The build folder may be closed to other users; their home is theirs.
+    let firn = user.home().join("firn");
+    std::fs::copy(env!("CARGO_BIN_EXE_firn"), &firn).unwrap();
+    run(command("chown").args(["-R", "nobody"]).arg(user.home())).ok();
+    let pushed = run(command("setpriv")
+        .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"])
+        .arg(&firn)
+        .args(["push", "--json", &closure.root])
+        .env("HOME", user.home())
+        .env("FIRN_SERVER", server.url())
+        .env("FIRN_TOKEN", server.token()))
+    .ok();
+    let pushed: serde_json::Value = serde_json::from_str(&pushed).unwrap();
+    assert_eq!(pushed["paths_pushed"], closure.paths.len(), "{pushed}");
+}
+
+/// What `firn use` writes is all that Nix needs, for a private cache too.
+#[test]
+fn use_configures_nix() {
+    let server = crate::server();
+    let admin = User::admin(&server);
+    let closure = Closure::first();
+    admin.firn(&["cache", "create", "team"]).ok();
+    admin.firn(&["push", "--cache", "team", &closure.root]).ok();
+    admin.firn(&["use", "team"]).ok();
+    for release in Release::ALL {
+        let nix = Nix::new(release);
+        let store = nix.path("store");
+        run(nix
+            .command("nix-store")
+            .env("HOME", admin.home())
+            .env("XDG_CONFIG_HOME", admin.home().join("xdg_config_home"))
+            .arg("--store")
+            .arg(&store)
+            .args(["--realise", &closure.root]))
+        .ok();
+        nix.verify(&store, &server.public_key("team"), &closure.root)
+            .ok();
+    }
+}
+
+#[test]
+fn status_tells_cached_from_missing() {
+    let server = crate::server();
+    let admin = User::admin(&server);
+    let (first, second) = (Closure::first(), Closure::second());
+    admin.firn(&["push", &first.root]).ok();
+    let status = admin.firn(&["status", &second.root, "--json"]).ok();
+    assert!(status.contains(hash_part(&second.root)), "{status}");
+    let text = admin.firn(&["status", &first.root]).ok();
+    assert!(!text.is_empty());
+}
