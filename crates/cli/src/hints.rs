@@ -6,15 +6,19 @@ use firn_formats::push::ApiErrorCode;
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        hints(&error)
-            .into_iter()
-            .fold(Self::of(&error), Self::hint)
+        hints(&error).into_iter().fold(Self::of(&error), Self::hint)
     }
 }
 
 fn hints(error: &ClientError) -> Vec<String> {
     let text = match error {
-        ClientError::Refused { status, code, hint, url, .. } => {
+        ClientError::Refused {
+            status,
+            code,
+            hint,
+            url,
+            ..
+        } => {
             return refused(*status, *code, hint.as_deref(), url);
         }
         ClientError::Unreachable { .. } => {

@@ -34,10 +34,8 @@ impl Progress for Bar {
         if !self.visible {
             return;
         }
-        let bar = ProgressBar::with_draw_target(
-            Some(total),
-            ProgressDrawTarget::stderr_with_hz(10),
-        );
+        let bar =
+            ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
         let style = ProgressStyle::with_template(
             "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
         );

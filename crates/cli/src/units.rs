@@ -30,7 +30,11 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         "d" => 86400.0,
         "w" => 604_800.0,
-        other => return Err(format!("unknown unit {other:?}; there are s, m, h, d and w")),
+        other => {
+            return Err(format!(
+                "unknown unit {other:?}; there are s, m, h, d and w"
+            ));
+        }
     };
     let number: f64 = digits
         .parse()

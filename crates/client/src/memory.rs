@@ -219,7 +219,9 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
              COMMIT;"
         ))?;
     }
-    connection.query_row("SELECT count(*) FROM lists LIMIT 0", [], |_| Ok(()))?;
+    connection
+        .prepare("SELECT 1 FROM lists LIMIT 1")?
+        .exists([])?;
     Ok(connection)
 }
 

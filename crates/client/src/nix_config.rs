@@ -80,10 +80,13 @@ impl ConfigFiles {
     /// `/etc/nix` for root, else the user's own.
     pub fn of_user() -> Result<Self> {
         let dir = if rustix::process::geteuid().is_root() {
-            std::env::var_os("NIX_CONF_DIR").map_or_else(|| PathBuf::from("/etc/nix"), PathBuf::from)
+            std::env::var_os("NIX_CONF_DIR")
+                .map_or_else(|| PathBuf::from("/etc/nix"), PathBuf::from)
         } else {
             config_home()
-                .ok_or_else(|| ClientError::Setting("neither XDG_CONFIG_HOME nor HOME is set".to_owned()))?
+                .ok_or_else(|| {
+                    ClientError::Setting("neither XDG_CONFIG_HOME nor HOME is set".to_owned())
+                })?
                 .join("nix")
         };
         Ok(Self::in_dir(&dir))
@@ -181,7 +184,9 @@ fn with_cache(text: &str, cache: &UseCache, netrc: Option<&Path>) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let begin = lines.iter().position(|line| line.trim() == BLOCK_BEGIN);
     let end = begin.and_then(|begin| {
-        let found = lines[begin..].iter().position(|line| line.trim() == BLOCK_END)?;
+        let found = lines[begin..]
+            .iter()
+            .position(|line| line.trim() == BLOCK_END)?;
         Some(begin + found)
     });
     let (before, ours, after) = match (begin, end) {
@@ -191,9 +196,13 @@ fn with_cache(text: &str, cache: &UseCache, netrc: Option<&Path>) -> String {
     let mut block = Block::parse(ours);
     block.add(cache, netrc);
     let mut out = String::new();
-    before.iter().for_each(|line| out.push_str(&format!("{line}\n")));
+    before
+        .iter()
+        .for_each(|line| out.push_str(&format!("{line}\n")));
     out.push_str(&block.write());
-    after.iter().for_each(|line| out.push_str(&format!("{line}\n")));
+    after
+        .iter()
+        .for_each(|line| out.push_str(&format!("{line}\n")));
     out
 }
 
@@ -219,7 +228,8 @@ fn with_machine(text: &str, cache: &UseCache, token: &str) -> String {
 /// The keys that nix.conf (the system's, the user's, `NIX_CONFIG`) trusts, cache.nixos.org's by default.
 pub fn trusted_keys() -> Vec<PublicKey> {
     let mut texts = Vec::new();
-    let system = std::env::var_os("NIX_CONF_DIR").map_or_else(|| PathBuf::from("/etc/nix"), PathBuf::from);
+    let system =
+        std::env::var_os("NIX_CONF_DIR").map_or_else(|| PathBuf::from("/etc/nix"), PathBuf::from);
     collect_config(&system.join("nix.conf"), 0, &mut texts);
     if let Some(home) = config_home() {
         collect_config(&home.join("nix/nix.conf"), 0, &mut texts);
@@ -238,7 +248,9 @@ pub fn trusted_keys() -> Vec<PublicKey> {
             _ => {}
         }
     }
-    keys.iter().filter_map(|key| PublicKey::parse(key).ok()).collect()
+    keys.iter()
+        .filter_map(|key| PublicKey::parse(key).ok())
+        .collect()
 }
 
 const DEFAULT_KEY: &str = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
@@ -299,7 +311,9 @@ mod tests {
         let mut text = std::fs::read_to_string(&files.nix_conf).expect("read");
         text.push_str("max-jobs = 4\n");
         std::fs::write(&files.nix_conf, text).expect("write");
-        files.apply(&cache("web", true), Some("secret")).expect("apply");
+        files
+            .apply(&cache("web", true), Some("secret"))
+            .expect("apply");
         let text = std::fs::read_to_string(&files.nix_conf).expect("read");
         assert!(text.contains("http://127.0.0.1:8484/main http://127.0.0.1:8484/web\n"));
         assert!(text.contains("main-1:AAAA web-1:AAAA\n"));
@@ -313,8 +327,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let files = ConfigFiles::in_dir(dir.path());
         std::fs::write(&files.netrc, "machine other login me password x\n").expect("write");
-        files.apply(&cache("web", true), Some("first")).expect("apply");
-        files.apply(&cache("web", true), Some("second")).expect("apply");
+        files
+            .apply(&cache("web", true), Some("first"))
+            .expect("apply");
+        files
+            .apply(&cache("web", true), Some("second"))
+            .expect("apply");
         let text = std::fs::read_to_string(&files.netrc).expect("read");
         assert_eq!(
             text,

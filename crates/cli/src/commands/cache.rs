@@ -66,11 +66,9 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
         Command::Show { name } => show(global.json, &server.cache(&name)?, text),
         Command::Delete { name } => {
             server.cache_delete(&name)?;
-            show(
-                global.json,
-                &serde_json::json!({ "deleted": name }),
-                |_| format!("deleted {name}"),
-            )
+            show(global.json, &serde_json::json!({ "deleted": name }), |_| {
+                format!("deleted {name}")
+            })
         }
     }
 }
@@ -106,6 +104,10 @@ fn text(view: &CacheView) -> String {
         row("images", view.images.to_string()),
         row("stored", bytes(view.stored_bytes)),
     ];
-    rows.extend(view.public_keys.iter().map(|key| row("public key", key.clone())));
+    rows.extend(
+        view.public_keys
+            .iter()
+            .map(|key| row("public key", key.clone())),
+    );
     table(&rows)
 }

@@ -38,8 +38,10 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     let server = Server::new(url, Some(token.clone()))?;
     let who = server.whoami()?;
     if who.anonymous {
-        return Err(Failure::new(format!("{} does not know this token", server.url()))
-            .hint("`firn token create` makes one, given an admin's rights"));
+        return Err(
+            Failure::new(format!("{} does not know this token", server.url()))
+                .hint("`firn token create` makes one, given an admin's rights"),
+        );
     }
     file.store(server.url(), &token)?;
     let report = Report {

@@ -1,11 +1,6 @@
 //! `firn push`.
 
-use crate::{
-    context::Global,
-    failure::Outcome,
-    output::show,
-    units::bytes,
-};
+use crate::{context::Global, failure::Outcome, output::show, units::bytes};
 use firn_client::{local_store::LocalStore, push::push, resolve::resolve_all};
 
 #[derive(Debug, clap::Args)]

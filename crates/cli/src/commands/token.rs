@@ -70,11 +70,9 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
         Command::List => show(global.json, &server.tokens()?, |tokens| list(tokens)),
         Command::Revoke { id } => {
             server.token_revoke(&id)?;
-            show(
-                global.json,
-                &serde_json::json!({ "revoked": id }),
-                |_| format!("revoked {id}"),
-            )
+            show(global.json, &serde_json::json!({ "revoked": id }), |_| {
+                format!("revoked {id}")
+            })
         }
     }
 }

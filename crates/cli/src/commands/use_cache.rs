@@ -1,10 +1,6 @@
 //! `firn use`.
 
-use crate::{
-    context::Global,
-    failure::Outcome,
-    output::show,
-};
+use crate::{context::Global, failure::Outcome, output::show};
 use firn_client::nix_config::{ConfigFiles, UseCache};
 use serde::Serialize;
 

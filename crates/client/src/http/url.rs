@@ -10,7 +10,10 @@ pub struct ServerUrl(String);
 impl ServerUrl {
     /// Reads a URL. Without a scheme, loopback hosts are spoken to in plain HTTP, others in TLS.
     pub fn parse(text: &str) -> Result<Self> {
-        let text = text.trim().trim_end_matches('/');
+        let mut text = text.trim();
+        while let Some(shorter) = text.strip_suffix('/').filter(|rest| !rest.ends_with(":/")) {
+            text = shorter;
+        }
         let with_scheme = if text.contains("://") {
             text.to_owned()
         } else if is_loopback(host_of(text)) {

@@ -64,9 +64,8 @@ impl StoredImage {
             let manifest: Manifest = serde_json::from_slice(&document.bytes).ok()?;
             Some((document.bytes.clone(), manifest.config.digest))
         });
-        let (bytes, digest) = found.ok_or_else(|| {
-            ClientError::Setting("the image has no manifest".to_owned())
-        })?;
+        let (bytes, digest) =
+            found.ok_or_else(|| ClientError::Setting("the image has no manifest".to_owned()))?;
         let mut config = Vec::new();
         self.source
             .open_blob(&digest)?
@@ -93,9 +92,9 @@ pub fn push_stored(
     let started = Instant::now();
     let sent_before = repository.http().bytes_sent();
     let image = stored.image();
-    let top = image.top().ok_or_else(|| {
-        ClientError::Setting("the image has no manifest".to_owned())
-    })?;
+    let top = image
+        .top()
+        .ok_or_else(|| ClientError::Setting("the image has no manifest".to_owned()))?;
     let layers = layers_of(image);
     progress.begin("push", image.blobs.iter().map(|blob| blob.size).sum());
     let layers_sent = AtomicU64::new(0);

@@ -9,10 +9,7 @@ use crate::{
     push::Target,
     registry::Repository,
 };
-use firn_formats::{
-    oci::Digest,
-    push::LayerDescriptor,
-};
+use firn_formats::{oci::Digest, push::LayerDescriptor};
 use firn_image::{
     compose::{AssembledImage, PlannedImage},
     spec::LayerCompression,

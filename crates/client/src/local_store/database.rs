@@ -47,7 +47,9 @@ fn open_checked(path: &Path, parameters: &str) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(uri, flags)?;
     connection.busy_timeout(Duration::from_secs(10))?;
     // Opening reads nothing; only a query shows whether reading is possible.
-    connection.query_row("SELECT count(*) FROM Refs LIMIT 0", [], |_| Ok(()))?;
+    connection
+        .prepare("SELECT 1 FROM Refs LIMIT 1")?
+        .exists([])?;
     Ok(connection)
 }
 
@@ -202,4 +204,161 @@ fn path_info(row: &Row, references: &[i64], paths: &HashMap<i64, StorePath>) -> 
             .collect(),
         ca: row.ca.clone().filter(|ca| !ca.is_empty()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local_store::LocalStore;
+
+    const SCHEMA: &str = "
+        PRAGMA journal_mode = WAL;
+        CREATE TABLE ValidPaths (
+            id integer primary key autoincrement not null,
+            path text unique not null, hash text not null,
+            registrationTime integer not null, deriver text, narSize integer,
+            ultimate integer, sigs text, ca text);
+        CREATE TABLE Refs (
+            referrer integer not null, reference integer not null,
+            primary key (referrer, reference));";
+    const HASH: &str = "sha256:8fae0721231070b97bb944434049d5d623c81e875e4dd78d475530f58aa1136d";
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        writer: Connection,
+    }
+
+    fn path(digit: char, name: &str) -> String {
+        format!("/nix/store/{}-{name}", String::from(digit).repeat(32))
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a folder");
+            std::fs::create_dir(dir.path().join("db")).expect("folder");
+            let writer = Connection::open(dir.path().join("db/db.sqlite")).expect("database");
+            writer.execute_batch(SCHEMA).expect("schema");
+            Self { dir, writer }
+        }
+
+        fn add(&self, path: &str, hash: &str, size: i64, references: &[&str]) {
+            self.writer
+                .execute(
+                    "INSERT INTO ValidPaths (path, hash, registrationTime, deriver, narSize, sigs, ca)
+                     VALUES (?1, ?2, 1, ?3, ?4, '', '')",
+                    (path, hash, self::path('9', "x.drv"), size),
+                )
+                .expect("path");
+            for reference in references {
+                self.writer
+                    .execute(
+                        "INSERT INTO Refs SELECT a.id, b.id FROM ValidPaths a, ValidPaths b
+                         WHERE a.path = ?1 AND b.path = ?2",
+                        (path, reference),
+                    )
+                    .expect("reference");
+            }
+        }
+
+        fn closure(&self, roots: &[&str]) -> Result<firn_image::closure::Closure> {
+            let roots: Vec<StorePath> = roots
+                .iter()
+                .map(|root| StorePath::parse(root).expect("a store path"))
+                .collect();
+            LocalStore::new(self.dir.path(), "/nix/store").closure(&roots)
+        }
+    }
+
+    #[test]
+    fn the_closure_comes_references_first() {
+        let nix = Fixture::new();
+        let (a, b, c, d) = (
+            path('1', "z"),
+            path('2', "y"),
+            path('3', "x"),
+            path('4', "w"),
+        );
+        nix.add(&a, HASH, 100, &[]);
+        nix.add(&b, HASH, 200, &[&a]);
+        nix.add(&c, HASH, 300, &[&b, &a]);
+        nix.add(&d, HASH, 400, &[]);
+        nix.writer
+            .execute("INSERT INTO Refs VALUES (3, 3)", [])
+            .expect("self-reference");
+        let closure = nix.closure(&[&c]).expect("closure");
+        let names: Vec<String> = closure
+            .paths
+            .iter()
+            .map(|info| info.path.absolute())
+            .collect();
+        assert_eq!(names, [a, b, c.clone()]);
+        let top = &closure.paths[2];
+        assert_eq!(top.references.len(), 3, "itself too");
+        assert_eq!(top.nar_size, 300);
+        assert_eq!(top.ca, None);
+        assert_eq!(top.deriver.as_ref().map(StorePath::name), Some("x.drv"));
+        assert_eq!(format!("sha256:{}", top.nar_hash.hex()), HASH);
+    }
+
+    #[test]
+    fn unknown_and_unsound_paths_are_named() {
+        let nix = Fixture::new();
+        nix.add(&path('1', "a"), "sha1:00", 1, &[]);
+        nix.add(&path('2', "b"), HASH, 0, &[]);
+        nix.add(
+            "/gnu/store/33333333333333333333333333333333-c",
+            HASH,
+            5,
+            &[],
+        );
+        nix.add(
+            &path('4', "d"),
+            HASH,
+            5,
+            &["/gnu/store/33333333333333333333333333333333-c"],
+        );
+        let missing = nix.closure(&[&path('5', "e")]);
+        assert!(
+            matches!(missing, Err(ClientError::PathNotValid { path }) if path == self::path('5', "e"))
+        );
+        for root in [path('1', "a"), path('2', "b")] {
+            assert!(matches!(
+                nix.closure(&[&root]),
+                Err(ClientError::PathInfo { .. })
+            ));
+        }
+        let foreign = nix.closure(&[&path('4', "d")]);
+        assert!(matches!(foreign, Err(ClientError::ForeignStore { .. })));
+    }
+
+    #[test]
+    fn without_write_permission_an_idle_database_is_read_all_the_same() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let nix = Fixture::new();
+        nix.add(&path('1', "a"), HASH, 1, &[]);
+        let Fixture { dir, writer } = nix;
+        writer.close().expect("checkpointed");
+        let db = dir.path().join("db");
+        assert!(!db.join("db.sqlite-wal").exists());
+        std::fs::set_permissions(&db, std::fs::Permissions::from_mode(0o555)).expect("chmod");
+        let connection = open_checked(&db.join("db.sqlite"), "immutable=1").expect("immutable");
+        let root = StorePath::parse(&path('1', "a")).expect("a store path");
+        assert_eq!(
+            closure(&connection, &db, &[root]).expect("closure").len(),
+            1
+        );
+        std::fs::set_permissions(&db, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    }
+
+    #[test]
+    fn a_log_with_pages_forbids_immutable_reading() {
+        let nix = Fixture::new();
+        nix.add(&path('1', "a"), HASH, 1, &[]);
+        let file = nix.dir.path().join("db/db.sqlite");
+        assert!(
+            !log_is_empty(&file),
+            "the writer is open, so its log holds pages"
+        );
+        assert!(log_is_empty(&nix.dir.path().join("db/other.sqlite")));
+    }
 }

@@ -45,7 +45,10 @@ impl BinaryCache {
     /// The line of a netrc file that gives our rights to Nix.
     pub(super) fn netrc_line(&self) -> Option<String> {
         let token = self.token.as_ref()?;
-        Some(format!("machine {} login firn password {token}", self.url.host()))
+        Some(format!(
+            "machine {} login firn password {token}",
+            self.url.host()
+        ))
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Answer> {

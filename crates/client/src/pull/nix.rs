@@ -26,7 +26,9 @@ pub fn pull_with_nix(
         command
     } else if is_in_path("nix-store") {
         let mut command = Command::new("nix-store");
-        command.arg("--realise").args(["--option", "substituters", cache.url()]);
+        command
+            .arg("--realise")
+            .args(["--option", "substituters", cache.url()]);
         command
     } else {
         return Err(ClientError::Setting(
@@ -40,9 +42,7 @@ pub fn pull_with_nix(
         command.args(["--option", "extra-trusted-public-keys", &texts.join(" ")]);
     }
     if let Some(netrc) = &netrc {
-        command
-            .args(["--option", "netrc-file"])
-            .arg(netrc.path());
+        command.args(["--option", "netrc-file"]).arg(netrc.path());
     }
     command.args(paths.iter().map(StorePath::absolute));
     if quiet {

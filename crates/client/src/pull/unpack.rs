@@ -153,12 +153,7 @@ fn decompress<'r>(info: &NarInfo, body: impl Read + 'r) -> Result<Box<dyn Read +
 }
 
 /// Unpacks a NAR at `root` and checks its hash and size.
-fn unpack(
-    nar: &mut dyn Read,
-    root: &Path,
-    info: &NarInfo,
-    progress: &dyn Progress,
-) -> Result<()> {
+fn unpack(nar: &mut dyn Read, root: &Path, info: &NarInfo, progress: &dyn Progress) -> Result<()> {
     let mut parser = Parser::new();
     let mut hasher = Sha256Hasher::new();
     let mut tree = TreeWriter::new(root);

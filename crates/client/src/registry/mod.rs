@@ -120,19 +120,21 @@ impl Repository {
     }
 
     fn url(&self, rest: &str) -> String {
-        self.base
-            .join(&format!("v2/{}/{rest}", self.name.as_str()))
+        self.base.join(&format!("v2/{}/{rest}", self.name.as_str()))
     }
 
     /// Sends, answering one challenge. Refusals are answers.
     fn send(&self, call: &Call<'_>) -> Result<Answer> {
         let header = self.authorization();
-        let answer = self.http.send(&call.clone().authorization(header.as_deref()))?;
+        let answer = self
+            .http
+            .send(&call.clone().authorization(header.as_deref()))?;
         if answer.status() != 401 || !self.answer_challenge(&answer, header.as_deref())? {
             return Ok(answer);
         }
         let header = self.authorization();
-        self.http.send(&call.clone().authorization(header.as_deref()))
+        self.http
+            .send(&call.clone().authorization(header.as_deref()))
     }
 
     fn authorization(&self) -> Option<String> {
@@ -193,8 +195,7 @@ impl Repository {
 
     /// A manifest, if there is one.
     pub fn manifest(&self, reference: &str) -> Result<Option<RawManifest>> {
-        let call =
-            Call::get(self.url(&format!("manifests/{reference}"))).header("Accept", ACCEPT);
+        let call = Call::get(self.url(&format!("manifests/{reference}"))).header("Accept", ACCEPT);
         let answer = self.send(&call)?;
         if answer.status() == 404 {
             return Ok(None);

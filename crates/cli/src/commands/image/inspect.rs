@@ -104,7 +104,10 @@ fn text(report: &Report) -> String {
         ("digest", Some(report.digest.clone())),
         (
             "platform",
-            Some(format!("{}/{}", report.config.os, report.config.architecture)),
+            Some(format!(
+                "{}/{}",
+                report.config.os, report.config.architecture
+            )),
         ),
         ("entrypoint", words(&run.entrypoint)),
         ("cmd", words(&run.cmd)),

@@ -4,11 +4,7 @@ use crate::{
     failure::{Failure, Outcome},
     units::{parse_duration, parse_pair},
 };
-use firn_client::{
-    local_store::LocalStore,
-    progress::Progress,
-    resolve::resolve_all,
-};
+use firn_client::{local_store::LocalStore, progress::Progress, resolve::resolve_all};
 use firn_formats::{
     nix::{StorePath, store_path::STORE_DIR},
     oci::config::{Config, Empty, Healthcheck, ImageConfig},
@@ -132,8 +128,8 @@ impl SpecArgs {
         let roots = resolve_all(paths)?;
         let spec = self.spec(store, &roots)?;
         let closure = store.closure(&roots)?;
-        let planned = plan_image_in(store.store_dir(), closure, spec)
-            .map_err(|error| Failure::of(&error))?;
+        let planned =
+            plan_image_in(store.store_dir(), closure, spec).map_err(|error| Failure::of(&error))?;
         for conflict in &planned.conflicts {
             progress.note(&conflict.to_string());
         }
@@ -331,7 +327,16 @@ mod tests {
     fn flags_go_over_the_config() {
         let base = r#"{"config":{"Env":["A=1","B=2"],"Cmd":["old"],"User":"me"},"os":"linux"}"#;
         let found = config(
-            &["--entrypoint", "/app", "--env", "A=3", "--port", "80", "--port", "53/udp"],
+            &[
+                "--entrypoint",
+                "/app",
+                "--env",
+                "A=3",
+                "--port",
+                "80",
+                "--port",
+                "53/udp",
+            ],
             base,
         );
         assert_eq!(found.env, ["B=2", "A=3"]);
@@ -339,13 +344,23 @@ mod tests {
         assert_eq!(found.user.as_deref(), Some("me"));
         let ports: Vec<&str> = found.exposed_ports.keys().map(String::as_str).collect();
         assert_eq!(ports, ["53/udp", "80/tcp"]);
-        assert_eq!(config(&["--cmd", "--x"], base).cmd, Some(vec!["--x".to_owned()]));
+        assert_eq!(
+            config(&["--cmd", "--x"], base).cmd,
+            Some(vec!["--x".to_owned()])
+        );
     }
 
     #[test]
     fn health_checks_have_nanoseconds() {
         let found = config(
-            &["--health-cmd", "curl x", "--health-interval", "2s", "--health-retries", "3"],
+            &[
+                "--health-cmd",
+                "curl x",
+                "--health-interval",
+                "2s",
+                "--health-retries",
+                "3",
+            ],
             "{}",
         );
         let health = found.healthcheck.expect("a health check");
