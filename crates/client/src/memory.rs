@@ -142,15 +142,12 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// The user's memory in `$XDG_CACHE_HOME/firn/`.
-    pub(crate) fn of_user() -> Self {
-        match crate::credentials::cache_home() {
-            Some(home) => Self::at(&home.join("firn/chunk-lists.sqlite")),
-            None => Self { connection: None },
-        }
+    /// A memory that remembers nothing.
+    pub(crate) fn none() -> Self {
+        Self { connection: None }
     }
 
-    /// A memory elsewhere. A file that is damaged or of another version is made anew.
+    /// The memory in a file. One that is damaged or of another version is made anew.
     pub(crate) fn at(path: &Path) -> Self {
         let connection = open(path).or_else(|error| {
             tracing::debug!(%error, path = %path.display(), "the memory of chunk lists starts anew");

@@ -3,7 +3,7 @@
 mod command;
 mod database;
 
-use crate::error::Result;
+use crate::{credentials::cache_home, error::Result, memory::Memory};
 use firn_formats::nix::StorePath;
 use firn_image::closure::{Closure, PathInfo};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 pub struct LocalStore {
     state_dir: PathBuf,
     store_dir: PathBuf,
+    cache_dir: Option<PathBuf>,
 }
 
 impl Default for LocalStore {
@@ -22,25 +23,46 @@ impl Default for LocalStore {
 }
 
 impl LocalStore {
-    /// `/nix`, or what `NIX_STATE_DIR` and `NIX_STORE_DIR` say.
+    /// `/nix`, or what `NIX_STATE_DIR` and `NIX_STORE_DIR` say; what was read of it once is remembered
+    /// in the user's cache folder.
     pub fn from_environment() -> Self {
         let dir = |name: &str, default: &str| {
             std::env::var_os(name)
                 .filter(|value| !value.is_empty())
                 .map_or_else(|| PathBuf::from(default), PathBuf::from)
         };
-        Self::new(
-            dir("NIX_STATE_DIR", "/nix/var/nix"),
-            dir("NIX_STORE_DIR", firn_formats::nix::store_path::STORE_DIR),
-        )
+        Self {
+            cache_dir: cache_home().map(|home| home.join("firn")),
+            ..Self::new(
+                dir("NIX_STATE_DIR", "/nix/var/nix"),
+                dir("NIX_STORE_DIR", firn_formats::nix::store_path::STORE_DIR),
+            )
+        }
     }
 
     /// A store whose database is below `state_dir` and whose paths lie in `store_dir`. The paths'
-    /// names begin with `/nix/store` in any case.
+    /// names begin with `/nix/store` in any case. Nothing is remembered between runs.
     pub fn new(state_dir: impl Into<PathBuf>, store_dir: impl Into<PathBuf>) -> Self {
         Self {
             state_dir: state_dir.into(),
             store_dir: store_dir.into(),
+            cache_dir: None,
+        }
+    }
+
+    /// Remembers the chunk lists of what is read in this folder.
+    pub fn with_cache_dir(self, dir: impl Into<PathBuf>) -> Self {
+        Self {
+            cache_dir: Some(dir.into()),
+            ..self
+        }
+    }
+
+    /// The memory of chunk lists.
+    pub(crate) fn memory(&self) -> Memory {
+        match &self.cache_dir {
+            Some(dir) => Memory::at(&dir.join("chunk-lists.sqlite")),
+            None => Memory::none(),
         }
     }
 

@@ -7,9 +7,7 @@ mod send;
 mod session;
 pub(crate) mod work;
 
-use crate::{
-    api::Server, error::Result, local_store::LocalStore, memory::Memory, progress::Progress,
-};
+use crate::{api::Server, error::Result, local_store::LocalStore, progress::Progress};
 use firn_formats::push::{ApiErrorCode, LayerDescriptor};
 use firn_image::{closure::Closure, compose::PlannedImage};
 use publish::{Outcome, Publisher};
@@ -133,8 +131,7 @@ impl Target<'_> {
                 None => return Ok(pushed),
             };
             let session_now = Session::new(self.server, id.clone(), missing.expires_in);
-            let work =
-                work.get_or_insert_with(|| Work::new(store, closure, image, Memory::of_user()));
+            let work = work.get_or_insert_with(|| Work::new(store, closure, image));
             match self.run(&session_now, work, &jobs, progress, &mut pushed) {
                 Ok(()) => {
                     session_now.close();

@@ -74,13 +74,12 @@ impl<'a> Work<'a> {
         store: &'a LocalStore,
         closure: &'a Closure,
         image: Option<&'a PlannedImage>,
-        memory: Memory,
     ) -> Self {
         Self {
             store,
             closure,
             image,
-            memory: Mutex::new(memory),
+            memory: Mutex::new(store.memory()),
             lists: RwLock::default(),
             files: RwLock::default(),
             fresh: Mutex::default(),
