@@ -32,8 +32,13 @@ pub(crate) struct Global {
 }
 
 impl Global {
+    /// The server's folder, if it was given.
+    pub(crate) fn data_given(&self) -> Option<&Path> {
+        self.data.as_deref()
+    }
+
     /// The server's folder.
-    pub(crate) fn data_dir(&self) -> &Path {
+    fn data_dir(&self) -> &Path {
         self.data.as_deref().unwrap_or(Path::new(DATA_DEFAULT))
     }
 

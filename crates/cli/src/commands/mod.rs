@@ -37,7 +37,7 @@ enum Command {
     Login(login::Args),
     /// Compose layered images
     #[command(subcommand)]
-    Image(image::Command),
+    Image(Box<image::Command>),
     /// Manage caches
     #[command(subcommand)]
     Cache(cache::Command),
@@ -58,7 +58,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Use(args) => use_cache::run(global, &args),
         Command::Status(args) => status::run(global, &args),
         Command::Login(args) => login::run(global, &args),
-        Command::Image(command) => image::run(global, command),
+        Command::Image(command) => image::run(global, *command),
         Command::Cache(command) => cache::run(global, command),
         Command::Token(command) => token::run(global, command),
         Command::Stats(args) => stats::run(global, &args),

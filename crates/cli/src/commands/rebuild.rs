@@ -6,9 +6,14 @@ use crate::{
     output::{show, table},
 };
 use serde::Serialize;
+use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// The server's configuration (JSON)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
 
 #[derive(Serialize)]
 struct Report {
@@ -21,13 +26,13 @@ struct Report {
     entries_dropped: u64,
 }
 
-pub(crate) fn run(global: &Global, _args: &Args) -> Outcome {
-    let dir = global.data_dir();
-    if !dir.is_dir() {
-        return Err(Failure::new(format!("{} is no folder", dir.display()))
+pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
+    let config = super::serve::config(global, args.config.as_deref())?;
+    if !config.data.is_dir() {
+        return Err(Failure::new(format!("{} is no folder", config.data.display()))
             .hint("--data DIR says where the server's data lie"));
     }
-    let found = firn_store::Store::rebuild(&super::serve::store_options(dir)).map_err(|error| {
+    let found = firn_store::Store::rebuild(&config.store_options()).map_err(|error| {
         let failure = Failure::of(&error);
         match error {
             firn_store::StoreError::Locked(_) => failure.hint("stop the server first"),

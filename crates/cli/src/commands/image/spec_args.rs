@@ -131,7 +131,12 @@ impl SpecArgs {
         let planned =
             plan_image_in(store.store_dir(), closure, spec).map_err(|error| Failure::of(&error))?;
         for conflict in &planned.conflicts {
-            progress.note(&conflict.to_string());
+            progress.note(&format!(
+                "{} is {}'s; {} has one too",
+                conflict.path.display(),
+                conflict.kept,
+                conflict.dropped
+            ));
         }
         Ok(planned)
     }
