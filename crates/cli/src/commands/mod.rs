@@ -5,6 +5,8 @@ mod image;
 mod login;
 mod pull;
 mod push;
+mod rebuild;
+mod serve;
 mod stats;
 mod status;
 mod token;
@@ -25,6 +27,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the Nix cache, the registry and the API on one address
+    Serve(serve::Args),
     /// Cache the closures of store paths
     Push(push::Args),
     /// Bring closures into the local store, or into a folder without Nix
@@ -46,13 +50,18 @@ enum Command {
     Token(token::Command),
     /// Show what is stored, and what deduplication saves
     Stats(stats::Args),
+    /// Make the database anew from packs and segments; the server must not be running
+    Rebuild(rebuild::Args),
 }
 
 /// Runs the command that was given.
 pub(crate) fn run(cli: Cli) -> Outcome {
     let global = &cli.global;
-    log_if_asked();
+    if !matches!(cli.command, Command::Serve(_)) {
+        log_if_asked();
+    }
     match cli.command {
+        Command::Serve(args) => serve::run(global, args),
         Command::Push(args) => push::run(global, &args),
         Command::Pull(args) => pull::run(global, &args),
         Command::Use(args) => use_cache::run(global, &args),
@@ -62,6 +71,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Cache(command) => cache::run(global, command),
         Command::Token(command) => token::run(global, command),
         Command::Stats(args) => stats::run(global, &args),
+        Command::Rebuild(args) => rebuild::run(global, &args),
     }
 }
 
@@ -88,6 +98,8 @@ mod tests {
     #[test]
     fn the_contract_of_arguments_holds() {
         for line in [
+            "firn serve --listen 127.0.0.1:0 --data d --public-url https://x --log-format json",
+            "firn rebuild --data d",
             "firn push ./result /nix/store/x --json --server http://x --cache acme/web",
             "firn pull x --to d --public-key a:b --trust",
             "firn use main --flake",
