@@ -70,6 +70,9 @@ pub struct CredentialsFile(PathBuf);
 
 #[derive(Default, Serialize, Deserialize)]
 struct Content {
+    /// The server of the last login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    default: Option<String>,
     #[serde(default)]
     servers: BTreeMap<String, Server>,
 }
@@ -104,7 +107,16 @@ impl CredentialsFile {
             .map(|server| server.token.clone()))
     }
 
-    /// Stores a server's token.
+    /// The server of the last login.
+    pub fn default_server(&self) -> Result<Option<ServerUrl>> {
+        self.read()?
+            .default
+            .as_deref()
+            .map(ServerUrl::parse)
+            .transpose()
+    }
+
+    /// Stores a server's token, and makes it the default server.
     pub fn store(&self, server: &ServerUrl, token: &str) -> Result<()> {
         let mut content = self.read()?;
         content.servers.insert(
@@ -113,6 +125,7 @@ impl CredentialsFile {
                 token: token.to_owned(),
             },
         );
+        content.default = Some(server.as_str().to_owned());
         let mut json = serde_json::to_vec_pretty(&content)
             .map_err(|source| ClientError::json("credentials", source))?;
         json.push(b'\n');
@@ -291,6 +304,7 @@ mod tests {
         assert_eq!(file.token(&one).expect("absent file"), None);
         file.store(&one, "first").expect("store");
         file.store(&two, "second").expect("store");
+        assert_eq!(file.default_server().expect("read"), Some(two.clone()));
         file.store(&one, "third").expect("replace");
         assert_eq!(file.token(&one).expect("read").as_deref(), Some("third"));
         assert_eq!(file.token(&two).expect("read").as_deref(), Some("second"));

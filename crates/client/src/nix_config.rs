@@ -77,11 +77,13 @@ pub struct ConfigFiles {
 }
 
 impl ConfigFiles {
-    /// `/etc/nix` for root, else the user's own.
+    /// `/etc/nix` for root, else the user's own folder; `NIX_CONF_DIR` and `XDG_CONFIG_HOME` go before.
     pub fn of_user() -> Result<Self> {
-        let dir = if rustix::process::geteuid().is_root() {
-            std::env::var_os("NIX_CONF_DIR")
-                .map_or_else(|| PathBuf::from("/etc/nix"), PathBuf::from)
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let dir = if let Some(dir) = set("NIX_CONF_DIR") {
+            PathBuf::from(dir)
+        } else if rustix::process::geteuid().is_root() && set("XDG_CONFIG_HOME").is_none() {
+            PathBuf::from("/etc/nix")
         } else {
             config_home()
                 .ok_or_else(|| {

@@ -32,10 +32,10 @@ pub(crate) struct Create {
     /// One or two components, such as main or acme/web
     #[arg(value_name = "NAME")]
     name: String,
-    /// Anyone may pull [default]
+    /// Anyone may pull
     #[arg(long, conflicts_with = "private")]
     public: bool,
-    /// Only tokens may pull
+    /// Only tokens may pull [default]
     #[arg(long)]
     private: bool,
     /// Nix's priority among substituters; lower wins
@@ -55,7 +55,7 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
         Command::Create(create) => {
             let view = server.cache_create(&CacheCreate {
                 name: create.name,
-                public: !create.private,
+                public: create.public && !create.private,
                 priority: create.priority,
                 domain: create.domain,
                 upstream_keys: create.upstream_keys,

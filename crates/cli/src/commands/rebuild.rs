@@ -29,8 +29,10 @@ struct Report {
 pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     let config = super::serve::config(global, args.config.as_deref())?;
     if !config.data.is_dir() {
-        return Err(Failure::new(format!("{} is no folder", config.data.display()))
-            .hint("--data DIR says where the server's data lie"));
+        return Err(
+            Failure::new(format!("{} is no folder", config.data.display()))
+                .hint("--data DIR says where the server's data lie"),
+        );
     }
     let found = firn_store::Store::rebuild(&config.store_options()).map_err(|error| {
         let failure = Failure::of(&error);

@@ -76,9 +76,9 @@ pub(crate) fn run(global: &Global, args: Args) -> Outcome {
     } else {
         writeln!(
             stdout,
-            "firn {} serves {}\n\n{}",
+            "firn {}\nlistening on http://{}\n\n{}",
             env!("CARGO_PKG_VERSION"),
-            server.url(),
+            server.address(),
             firn_server::welcome(&server)
         )
     };
