@@ -154,7 +154,12 @@ impl Ingest {
             Some(pipeline) => pipeline,
             None => Pipeline::start(&self.inner, &self.session)?,
         };
-        let mut batch = std::mem::take(&mut self.batch);
+        // A stream that filled one batch is likely to fill another; only the first grows as it must.
+        let next = Batch {
+            bytes: Vec::with_capacity(BATCH_BYTES + V1.chunk_bytes_max),
+            ..Batch::default()
+        };
+        let mut batch = std::mem::replace(&mut self.batch, next);
         batch._permit = Some(self.inner.permits.acquire());
         match pipeline.batches.send(batch) {
             Ok(()) => {

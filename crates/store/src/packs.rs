@@ -208,6 +208,22 @@ pub(crate) fn recover(db: &Database, folder: &Folder) -> Result<(), StoreError> 
     Ok(())
 }
 
+/// The right to write a domain's packs.
+struct Lead<'a>(&'a DomainPacks);
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.0.queue);
+        match queue.jobs.front() {
+            // Its thread waits for this: nobody leaves the queue but by an answer.
+            Some(next) => {
+                let _ = next.turn.send(Turn::Lead);
+            }
+            None => queue.led = false,
+        }
+    }
+}
+
 impl DomainPacks {
     fn put(&self, session: &Session, frames: Vec<VerifiedFrame>) -> Result<usize, StoreError> {
         let (turn, turns) = bounded(2);
@@ -239,18 +255,13 @@ impl DomainPacks {
 
     /// Serves the head of the queue, which is the caller's own job, and those behind it; then hands on.
     fn lead(&self) {
+        // Hands on by its drop, so that a panic does not leave the others waiting for ever.
+        let _lead = Lead(self);
         let batch = self.take_batch();
         let results = self.store(&batch);
         for (job, result) in batch.iter().zip(results) {
             // Nobody waits for a job whose thread is gone.
             let _ = job.turn.send(Turn::Done(result));
-        }
-        let mut queue = lock(&self.queue);
-        match queue.jobs.front() {
-            Some(next) => {
-                let _ = next.turn.send(Turn::Lead);
-            }
-            None => queue.led = false,
         }
     }
 

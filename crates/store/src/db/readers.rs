@@ -32,8 +32,8 @@ impl Readers {
             None => self.open()?,
         };
         let result = read(&connection);
-        // One whose statement failed may be in a transaction still; a new one is cheap.
-        if result.is_ok() {
+        // One that is in a transaction still would read an old snapshot for ever.
+        if connection.is_autocommit() {
             let mut idle = lock(&self.idle);
             if idle.len() < IDLE_MAX {
                 idle.push(connection);

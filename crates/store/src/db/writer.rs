@@ -173,3 +173,80 @@ fn run_one(connection: &Connection, operation: Operation) -> (Answer, Option<Sto
     let error = connection.execute_batch(end).err().map(Into::into);
     (answer, error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer() -> Writer {
+        let connection = Connection::open_in_memory().unwrap();
+        let schema = "CREATE TABLE t (n INTEGER PRIMARY KEY)";
+        connection.execute_batch(schema).unwrap();
+        Writer::start(connection).unwrap()
+    }
+
+    fn insert(connection: &Connection, n: u32) -> Result<(), StoreError> {
+        connection.execute("INSERT INTO t VALUES (?)", [n])?;
+        Ok(())
+    }
+
+    #[test]
+    fn a_failed_operation_is_undone_alone() {
+        let writer = writer();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let writer = &writer;
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        let n = thread * 100 + round;
+                        let fails = n % 3 == 0;
+                        let durability = if n % 2 == 0 {
+                            Durability::Synced
+                        } else {
+                            Durability::Ordered
+                        };
+                        let result = writer.write(durability, move |connection| {
+                            insert(connection, n)?;
+                            match fails {
+                                true => Err(StoreError::Conflict("on purpose".into())),
+                                false => Ok(n),
+                            }
+                        });
+                        assert_eq!(result.is_ok(), !fails);
+                    }
+                });
+            }
+        });
+        let kept = writer.write(Durability::Synced, |connection| {
+            let mut statement = connection.prepare("SELECT n FROM t")?;
+            let rows = statement.query_map([], |row| row.get::<_, u32>(0))?;
+            Ok(rows.collect::<Result<Vec<_>, _>>()?)
+        });
+        let expected: Vec<u32> = (0..8)
+            .flat_map(|thread| (0..50).map(move |round| thread * 100 + round))
+            .filter(|n| n % 3 != 0)
+            .collect();
+        assert_eq!(kept.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_lost_transaction_is_an_error_for_all_in_it_and_the_next_one_works() {
+        let writer = writer();
+        let lost = writer.write(Durability::Synced, |connection| {
+            insert(connection, 1)?;
+            connection.execute_batch("ROLLBACK")?;
+            Ok(())
+        });
+        assert!(matches!(lost, Err(StoreError::Full(_))), "{lost:?}");
+        let next = writer.write(Durability::Synced, |connection| insert(connection, 1));
+        assert!(next.is_ok());
+    }
+
+    #[test]
+    fn a_stopped_writer_refuses() {
+        let writer = writer();
+        writer.stop();
+        let refused = writer.write(Durability::Ordered, |connection| insert(connection, 1));
+        assert!(matches!(refused, Err(StoreError::Io { .. })));
+    }
+}

@@ -16,11 +16,11 @@ fn pieces(seed: u64, count: usize) -> Vec<Vec<u8>> {
 
 #[test]
 fn rule_10_an_expired_session_takes_no_frames_makes_no_blob_and_publishes_nothing() {
-    let fixture = Fixture::with(|options| options.session_ttl = Duration::from_millis(300));
+    let fixture = Fixture::with(|options| options.session_ttl = Duration::from_secs(2));
     let (some, list) = frames(&pieces(1, 3), 2);
     let store = &fixture.store;
     store.put_frames(&fixture.session, some.clone()).unwrap();
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(2200));
     let gone = |error: Option<StoreError>| matches!(error, Some(StoreError::SessionGone(_)));
     let session = &fixture.session;
     assert!(gone(store.put_frames(session, some).err()));
@@ -38,11 +38,11 @@ fn rule_10_an_expired_session_takes_no_frames_makes_no_blob_and_publishes_nothin
 
 #[test]
 fn a_session_lives_by_its_heartbeats_and_a_closed_one_is_gone() {
-    let fixture = Fixture::with(|options| options.session_ttl = Duration::from_millis(600));
+    let fixture = Fixture::with(|options| options.session_ttl = Duration::from_secs(3));
     for _ in 0..6 {
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(700));
         let touched = fixture.store.session_touch(&fixture.session.id).unwrap();
-        assert!(touched.expires_in >= Duration::from_millis(200));
+        assert!(touched.expires_in >= Duration::from_millis(1400));
     }
     fixture.store.session_close(&fixture.session.id).unwrap();
     let touched = fixture.store.session_touch(&fixture.session.id);
@@ -53,14 +53,17 @@ fn a_session_lives_by_its_heartbeats_and_a_closed_one_is_gone() {
 #[test]
 fn expired_sessions_and_their_pins_are_reaped() {
     let fixture = Fixture::with(|options| {
-        options.session_ttl = Duration::from_millis(300);
+        options.session_ttl = Duration::from_secs(2);
         options.segment_interval = Duration::from_millis(200);
     });
     let (some, _) = frames(&pieces(2, 3), 2);
     fixture.store.put_frames(&fixture.session, some).unwrap();
     assert_eq!(fixture.store.stats().unwrap().sessions, 1);
-    std::thread::sleep(Duration::from_millis(1500));
-    assert_eq!(fixture.store.stats().unwrap().sessions, 0);
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while fixture.store.stats().unwrap().sessions > 0 {
+        assert!(std::time::Instant::now() < deadline, "nobody reaped it");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]
@@ -178,5 +181,5 @@ fn pinning_many_chunks_takes_little_time() {
     eprintln!("pinning 15,000 chunks took {:?}", start.elapsed());
     assert!(missing.iter().all(|missing| !missing));
     // Generous: this is to catch a statement a chunk on the writer, not a busy machine.
-    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(start.elapsed() < Duration::from_secs(5));
 }
