@@ -68,6 +68,8 @@ pub enum EntryKind {
     RevokedToken = 13,
     /// A NAR by its identity or file hash, for serving `nar/…`.
     NarFile = 14,
+    /// An issued token's public face, by its id.
+    Token = 15,
 }
 
 /// An entry that is visible.
