@@ -119,7 +119,14 @@ impl Target<'_> {
         let mut session = None;
         let mut resumes = 0;
         loop {
-            let missing = session::begin(self.server, self.cache, &hashes, &keys, session.take())?;
+            let missing = session::begin(
+                self.server,
+                self.cache,
+                &hashes,
+                &keys,
+                session.take(),
+                self.gzip,
+            )?;
             let jobs = self.jobs(&missing, paths, image);
             pushed.layers.extend(missing.layers);
             let id = match missing.session {
@@ -152,17 +159,11 @@ impl Target<'_> {
         let mut indices: Vec<usize> = missing.paths.iter().map(|index| paths[*index]).collect();
         indices.sort_unstable();
         indices.dedup();
-        let described = |key: &String| {
-            missing
-                .layers
-                .get(key)
-                .is_some_and(|layer| !self.gzip || layer.gzip.is_some())
-        };
         let mut seen: HashMap<&str, ()> = HashMap::new();
         let layers = image
             .iter()
             .flat_map(|image| image.layers.iter().enumerate())
-            .filter(|(_, layer)| !described(&layer.key))
+            .filter(|(_, layer)| !missing.layers.contains_key(&layer.key))
             .filter(|(_, layer)| seen.insert(&layer.key, ()).is_none())
             .map(|(index, _)| Job::Layer(index));
         indices.into_iter().map(Job::Path).chain(layers).collect()

@@ -27,6 +27,7 @@ pub(super) fn begin(
     paths: &[String],
     layers: &[String],
     session: Option<String>,
+    gzip: bool,
 ) -> Result<Missing> {
     let mut missing = Missing {
         session,
@@ -45,6 +46,7 @@ pub(super) fn begin(
                 paths: slice(paths, from),
                 layers: slice(layers, from),
                 session: missing.session.clone(),
+                gzip,
             },
         )?;
         missing
