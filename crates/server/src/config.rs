@@ -87,7 +87,7 @@ impl Config {
     }
 
     /// The store's options.
-    pub(crate) fn store_options(&self) -> firn_store::Options {
+    pub fn store_options(&self) -> firn_store::Options {
         firn_store::Options {
             dir: self.data.clone(),
             pack_bytes_target: self.pack_bytes_target,

@@ -77,7 +77,10 @@ impl Push {
             .filter(|(_, present)| !**present)
             .map(|(index, _)| index)
             .collect();
-        let layers = self.known_layers(cache, &begin.layers)?;
+        let mut layers = self.known_layers(cache, &begin.layers)?;
+        if begin.gzip {
+            layers.retain(|_, layer| layer.gzip.is_some());
+        }
         let distinct_keys: HashSet<&String> = begin.layers.iter().collect();
         let nothing_to_do = missing.is_empty() && layers.len() == distinct_keys.len();
         let session = match &begin.session {
