@@ -103,7 +103,7 @@ fn a_normal_user_pushes() {
     assert_eq!(pushed["paths_pushed"], closure.paths.len(), "{pushed}");
 }
 
-/// What `firn use` writes is all that Nix needs, for a private cache too.
+/// What `firn use` writes is all that Nix needs, for a private cache too; twice is as good as once.
 #[test]
 fn use_configures_nix() {
     let server = crate::server();
@@ -111,14 +111,23 @@ fn use_configures_nix() {
     let closure = Closure::first();
     admin.firn(&["cache", "create", "team"]).ok();
     admin.firn(&["push", "--cache", "team", &closure.root]).ok();
-    admin.firn(&["use", "team"]).ok();
     for release in Release::ALL {
         let nix = Nix::new(release);
+        let before = std::fs::read_to_string(nix.path("nix.conf")).unwrap();
+        let use_team = || {
+            run(admin
+                .command()
+                .env("NIX_CONF_DIR", nix.path(""))
+                .args(["use", "team"]))
+            .ok();
+            std::fs::read_to_string(nix.path("nix.conf")).unwrap()
+        };
+        let after = use_team();
+        assert!(after.contains(before.trim_end()), "{after}");
+        assert_eq!(use_team(), after);
         let store = nix.path("store");
         run(nix
             .command("nix-store")
-            .env("HOME", admin.home())
-            .env("XDG_CONFIG_HOME", admin.home().join("xdg_config_home"))
             .arg("--store")
             .arg(&store)
             .args(["--realise", &closure.root]))
@@ -134,8 +143,11 @@ fn status_tells_cached_from_missing() {
     let admin = User::admin(&server);
     let (first, second) = (Closure::first(), Closure::second());
     admin.firn(&["push", &first.root]).ok();
-    let status = admin.firn(&["status", &second.root, "--json"]).ok();
-    assert!(status.contains(hash_part(&second.root)), "{status}");
-    let text = admin.firn(&["status", &first.root]).ok();
-    assert!(!text.is_empty());
+    let status = admin.json(&["status", &second.root]);
+    assert_eq!(status["paths_total"], second.paths.len(), "{status}");
+    assert_eq!(status["paths_present"], second.paths.len() - 1, "{status}");
+    for path in status["paths"].as_array().unwrap() {
+        let is_app = path["path"].as_str().unwrap().contains("-app-");
+        assert_eq!(path["present"], !is_app, "{status}");
+    }
 }

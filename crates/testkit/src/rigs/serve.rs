@@ -207,7 +207,9 @@ impl User {
         for name in ["FIRN_SERVER", "FIRN_TOKEN", "FIRN_CACHE", "FIRN_STORAGE"] {
             command.env_remove(name);
         }
-        command.env_remove("NIX_CONF_DIR").env("NO_COLOR", "1");
+        // Root's `firn use` would write the machine's own nix.conf.
+        command.env("NIX_CONF_DIR", self.home().join("nix"));
+        command.env("NO_COLOR", "1");
         command.current_dir(self.home());
         command
     }
