@@ -100,7 +100,7 @@ pub struct FormatChunker {
 
 enum Parser {
     Nar(nar::Parser),
-    Tar(tar::Parser),
+    Tar(Box<tar::Parser>),
     Opaque,
 }
 
@@ -109,7 +109,7 @@ impl FormatChunker {
     pub fn new(format: Format, params: Params) -> Self {
         let parser = match format {
             Format::Nar => Parser::Nar(nar::Parser::new()),
-            Format::Tar => Parser::Tar(tar::Parser::new()),
+            Format::Tar => Parser::Tar(Box::default()),
             Format::Opaque => Parser::Opaque,
         };
         let chunker = Chunker::new(params);
