@@ -75,9 +75,9 @@ fn login_is_remembered_until_another_home() {
         .args(["login", &server.url()])
         .env("FIRN_TOKEN", server.token()))
     .ok();
-    run(user.bare_command().args(["push", &closure.root])).ok();
+    user.firn(&["push", &closure.root]).ok();
     let stranger = User::new(&server, None);
-    let said = run(stranger.bare_command().args(["push", &closure.root])).refused();
+    let said = stranger.firn(&["push", &closure.root]).refused();
     assert!(said.contains("hint:"), "{said}");
 }
 
@@ -109,7 +109,7 @@ fn use_configures_nix() {
     let server = crate::server();
     let admin = User::admin(&server);
     let closure = Closure::first();
-    admin.firn(&["cache", "create", "team"]).ok();
+    admin.firn(&["cache", "create", "team", "--private"]).ok();
     admin.firn(&["push", "--cache", "team", &closure.root]).ok();
     for release in Release::ALL {
         let nix = Nix::new(release);
@@ -134,6 +134,34 @@ fn use_configures_nix() {
         .ok();
         nix.verify(&store, &server.public_key("team"), &closure.root)
             .ok();
+    }
+}
+
+/// Into a folder, by a machine without Nix: hashes and signatures are checked all the same.
+#[test]
+fn pull_needs_no_nix() {
+    let server = crate::server();
+    let closure = Closure::first();
+    User::admin(&server).firn(&["push", &closure.root]).ok();
+    let user = User::new(&server, None);
+    let folder = user.home().join("root");
+    let pull = |trust: &[&str]| {
+        run(user
+            .command()
+            .env("PATH", user.home())
+            .args(["pull", &closure.root, "--to"])
+            .arg(&folder)
+            .args(trust))
+    };
+    let said = pull(&[]).refused();
+    assert!(said.contains("hint:"), "{said}");
+    let key = server.public_key("main");
+    pull(&["--public-key", &key]).ok();
+    for path in &closure.paths {
+        let pulled = folder.join(&path[1..]);
+        let dump = "for path; do nix-store --dump \"$path\" | sha256sum; done | uniq | wc -l";
+        let different = run(command("sh").args(["-ec", dump, "sh", path]).arg(&pulled)).ok();
+        assert_eq!(different, "1", "{path}");
     }
 }
 
