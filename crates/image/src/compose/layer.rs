@@ -25,9 +25,9 @@ pub(super) fn tar(
 ) -> Result<Archive, ArchiveError> {
     paths.sort_unstable();
     let mut builder = Builder::default();
-    let (before, after) = root.around(b"nix");
-    for entry in before {
-        put_root_entry(&mut builder, entry)?;
+    let before = |path: &[u8]| path.split(|&byte| byte == b'/').next() < Some(b"nix");
+    for (path, entry) in root.iter().filter(|(path, _)| before(path)) {
+        put_root_entry(&mut builder, path, entry)?;
     }
     if !paths.is_empty() {
         for directory in [&b"nix"[..], b"nix/store"] {
@@ -37,16 +37,17 @@ pub(super) fn tar(
     for path in &paths {
         put_store_path(&mut builder, store_dir, path)?;
     }
-    for entry in after {
-        put_root_entry(&mut builder, entry)?;
+    for (path, entry) in root.iter().filter(|(path, _)| !before(path)) {
+        put_root_entry(&mut builder, path, entry)?;
     }
     builder.literals().extend([0; tar::TRAILER_BYTES]);
     Ok(builder.finish())
 }
 
-pub(super) fn put_root_entry(
+fn put_root_entry(
     builder: &mut Builder,
-    (path, entry): (&[u8], &RootEntry),
+    path: &[u8],
+    entry: &RootEntry,
 ) -> Result<(), ArchiveError> {
     match &entry.node {
         RootNode::Directory => put(builder, path, EntryKind::Directory, entry.mode),

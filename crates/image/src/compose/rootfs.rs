@@ -55,15 +55,11 @@ impl RootEntries {
         self.0.is_empty()
     }
 
-    /// Path and entry of those that sort before and after the top-level name `pivot`.
-    pub(super) fn around(
-        &self,
-        pivot: &[u8],
-    ) -> (Vec<(&[u8], &RootEntry)>, Vec<(&[u8], &RootEntry)>) {
+    /// Path and entry of all, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &RootEntry)> {
         self.0
             .values()
             .map(|(path, entry)| (path.as_slice(), entry))
-            .partition(|(path, _)| components(path).first().is_some_and(|top| &top[..] < pivot))
     }
 
     /// The entries alone as a tar; all literals.

@@ -33,7 +33,8 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Finds the images of a layout folder, an oci-archive or a docker-archive (of `docker save`,
 /// podman, skopeo, or nixpkgs' dockerTools; a gzipped one is unpacked into a temporary file).
 /// Blobs are not read, but for the layers of a docker-archive that is no OCI layout,
-/// which have to be hashed.
+/// which have to be hashed. The names in a `manifest.json` are looked up inside the archive
+/// only, so it must be one: in a folder they could lead anywhere.
 pub fn read(path: &Path) -> Result<Source, OutputError> {
     let files = if path.is_dir() {
         Files::Folder(path.to_owned())
@@ -47,7 +48,7 @@ pub fn read(path: &Path) -> Result<Source, OutputError> {
     };
     if source.files.has(LAYOUT_FILE) && source.files.has(INDEX_FILE) {
         read_layout(&mut source)?;
-    } else if source.files.has(DOCKER_MANIFEST_FILE) {
+    } else if matches!(source.files, Files::Tar { .. }) && source.files.has(DOCKER_MANIFEST_FILE) {
         read_docker(&mut source)?;
     } else {
         return Err(OutputError::NotAnImage(path.to_owned()));
@@ -67,7 +68,7 @@ fn open_tar(path: &Path) -> Result<Files, OutputError> {
         unpacked.rewind().map_err(io())?;
         file = unpacked;
     }
-    let index = TarIndex::read(&mut file)?;
+    let index = TarIndex::read(&mut file, path)?;
     Ok(Files::Tar {
         file: Arc::new(file),
         index,

@@ -6,6 +6,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{Read, Write},
+    path::Path,
 };
 
 /// Writes a deterministic tar to a stream.
@@ -84,13 +85,13 @@ const LINKS_MAX: usize = 8;
 
 impl TarIndex {
     /// Reads a tar from its beginning to its end.
-    pub(super) fn read(file: &mut File) -> Result<Self, OutputError> {
+    pub(super) fn read(file: &mut File, path: &Path) -> Result<Self, OutputError> {
         let mut index = Self::default();
         let mut parser = Parser::new();
         let mut block = vec![0; 1 << 20];
         let mut offset = 0_u64;
         loop {
-            let count = file.read(&mut block).map_err(OutputError::Write)?;
+            let count = file.read(&mut block).map_err(OutputError::io(path))?;
             if count == 0 {
                 break;
             }

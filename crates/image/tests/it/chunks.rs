@@ -83,7 +83,7 @@ fn known_files_are_not_read() {
     let archive = Archive::nar(&store.local("libc")).unwrap();
     let all = chunk(&archive);
     let known = file_chunks(&archive);
-    for (file, _) in &known {
+    for file in known.keys() {
         fs::remove_file(file).unwrap();
     }
     let asked = Cell::new(0);

@@ -34,17 +34,10 @@ fn skopeo(arguments: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&output).unwrap_or_default()
 }
 
-/// Writes `image` by one of the archive writers.
-fn archive(
-    path: &Path,
-    image: &PlannedImage,
-    write: fn(
-        &mut dyn Write,
-        &PlannedImage,
-        &[String],
-        &Path,
-    ) -> Result<AssembledImage, OutputError>,
-) -> AssembledImage {
+type Writer =
+    fn(&mut dyn Write, &PlannedImage, &[String], &Path) -> Result<AssembledImage, OutputError>;
+
+fn archive(path: &Path, image: &PlannedImage, write: Writer) -> AssembledImage {
     let mut out = fs::File::create(path).unwrap();
     write(&mut out, image, &names(), path.parent().unwrap()).unwrap()
 }
@@ -260,6 +253,26 @@ fn threads_folders_and_leftovers_do_not_show() {
         assert!(one == other);
         assert!(one.keys().all(|name| !name.contains(".firn-")));
     }
+}
+
+#[test]
+fn a_docker_manifest_leads_nowhere_else() {
+    let store = Store::new();
+    fs::write(store.dir().join("secret"), "not yours").unwrap();
+    let folder = store.dir().join("image");
+    fs::create_dir(&folder).unwrap();
+    fs::write(
+        folder.join("manifest.json"),
+        r#"[{"Config":"../secret","Layers":["../secret"]}]"#,
+    )
+    .unwrap();
+    assert!(matches!(read(&folder), Err(OutputError::NotAnImage(_))));
+    let file = store.dir().join("image.tar");
+    run(
+        "tar",
+        &["-C", text(&folder), "-cf", text(&file), "manifest.json"],
+    );
+    assert!(matches!(read(&file), Err(OutputError::Missing(_))));
 }
 
 #[test]
