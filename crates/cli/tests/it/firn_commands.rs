@@ -75,9 +75,9 @@ fn login_is_remembered_until_another_home() {
         .args(["login", &server.url()])
         .env("FIRN_TOKEN", server.token()))
     .ok();
-    run(user.bare_command().args(["push", &closure.root])).ok();
+    user.firn(&["push", &closure.root]).ok();
     let stranger = User::new(&server, None);
-    let said = run(stranger.bare_command().args(["push", &closure.root])).refused();
+    let said = stranger.firn(&["push", &closure.root]).refused();
     assert!(said.contains("hint:"), "{said}");
 }
 
@@ -103,22 +103,31 @@ fn a_normal_user_pushes() {
     assert_eq!(pushed["paths_pushed"], closure.paths.len(), "{pushed}");
 }
 
-/// What `firn use` writes is all that Nix needs, for a private cache too.
+/// What `firn use` writes is all that Nix needs, for a private cache too; twice is as good as once.
 #[test]
 fn use_configures_nix() {
     let server = crate::server();
     let admin = User::admin(&server);
     let closure = Closure::first();
-    admin.firn(&["cache", "create", "team"]).ok();
+    admin.firn(&["cache", "create", "team", "--private"]).ok();
     admin.firn(&["push", "--cache", "team", &closure.root]).ok();
-    admin.firn(&["use", "team"]).ok();
     for release in Release::ALL {
         let nix = Nix::new(release);
+        let before = std::fs::read_to_string(nix.path("nix.conf")).unwrap();
+        let use_team = || {
+            run(admin
+                .command()
+                .env("NIX_CONF_DIR", nix.path(""))
+                .args(["use", "team"]))
+            .ok();
+            std::fs::read_to_string(nix.path("nix.conf")).unwrap()
+        };
+        let after = use_team();
+        assert!(after.contains(before.trim_end()), "{after}");
+        assert_eq!(use_team(), after);
         let store = nix.path("store");
         run(nix
             .command("nix-store")
-            .env("HOME", admin.home())
-            .env("XDG_CONFIG_HOME", admin.home().join("xdg_config_home"))
             .arg("--store")
             .arg(&store)
             .args(["--realise", &closure.root]))
@@ -128,14 +137,45 @@ fn use_configures_nix() {
     }
 }
 
+/// Into a folder, by a machine without Nix: hashes and signatures are checked all the same.
+#[test]
+fn pull_needs_no_nix() {
+    let server = crate::server();
+    let closure = Closure::first();
+    User::admin(&server).firn(&["push", &closure.root]).ok();
+    let user = User::new(&server, None);
+    let folder = user.home().join("root");
+    let pull = |trust: &[&str]| {
+        run(user
+            .command()
+            .env("PATH", user.home())
+            .args(["pull", &closure.root, "--to"])
+            .arg(&folder)
+            .args(trust))
+    };
+    let said = pull(&[]).refused();
+    assert!(said.contains("hint:"), "{said}");
+    let key = server.public_key("main");
+    pull(&["--public-key", &key]).ok();
+    for path in &closure.paths {
+        let pulled = folder.join(&path[1..]);
+        let dump = "for path; do nix-store --dump \"$path\" | sha256sum; done | uniq | wc -l";
+        let different = run(command("sh").args(["-ec", dump, "sh", path]).arg(&pulled)).ok();
+        assert_eq!(different, "1", "{path}");
+    }
+}
+
 #[test]
 fn status_tells_cached_from_missing() {
     let server = crate::server();
     let admin = User::admin(&server);
     let (first, second) = (Closure::first(), Closure::second());
     admin.firn(&["push", &first.root]).ok();
-    let status = admin.firn(&["status", &second.root, "--json"]).ok();
-    assert!(status.contains(hash_part(&second.root)), "{status}");
-    let text = admin.firn(&["status", &first.root]).ok();
-    assert!(!text.is_empty());
+    let status = admin.json(&["status", &second.root]);
+    assert_eq!(status["paths_total"], second.paths.len(), "{status}");
+    assert_eq!(status["paths_present"], second.paths.len() - 1, "{status}");
+    for path in status["paths"].as_array().unwrap() {
+        let is_app = path["path"].as_str().unwrap().contains("-app-");
+        assert_eq!(path["present"], !is_app, "{status}");
+    }
 }

@@ -123,7 +123,7 @@ fn a_foreign_image_runs_from_firn() {
 fn a_private_image_needs_a_token() {
     let server = crate::server();
     let admin = User::admin(&server);
-    admin.firn(&["cache", "create", "acme"]).ok();
+    admin.firn(&["cache", "create", "acme", "--private"]).ok();
     let closure = Closure::first();
     let hello = closure.hello();
     admin
@@ -194,6 +194,35 @@ fn an_archive_loads_into_docker() {
         let docker = Docker::start(release);
         docker.load(&archive).ok();
         assert_eq!(docker.run("hello:1", &[]).ok(), GREETING, "{release:?}");
+    }
+}
+
+/// An image made elsewhere, pushed by a machine without Nix.
+#[test]
+fn an_archive_is_pushed_without_nix() {
+    let server = crate::server();
+    let user = User::admin(&server);
+    let closure = Closure::first();
+    let hello = closure.hello();
+    for format in ["oci-archive", "docker-archive"] {
+        let archive = user.home().join(format);
+        run(user
+            .bare_command()
+            .args(["image", "build", "--format", format, "--output"])
+            .arg(&archive)
+            .args(["--name", "hello:1", "--entrypoint", &hello, &closure.root]))
+        .ok();
+        let name = format!("{format}:1");
+        run(user
+            .command()
+            .env("PATH", user.home())
+            .args(["image", "push", "--name", &name, "--archive"])
+            .arg(&archive))
+        .ok();
+        let podman = Podman::new();
+        let image = image(&server, &name);
+        podman.pull(&image, None).ok();
+        assert_eq!(podman.run(&image, &[]).ok(), GREETING, "{format}");
     }
 }
 

@@ -12,7 +12,7 @@ fn filled() -> (Server, Closure) {
     let server = crate::server();
     let closure = Closure::first();
     let admin = User::admin(&server);
-    admin.firn(&["cache", "create", CACHE]).ok();
+    admin.firn(&["cache", "create", CACHE, "--private"]).ok();
     admin.firn(&["push", "--cache", CACHE, &closure.root]).ok();
     (server, closure)
 }

@@ -10,8 +10,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 const START_SECONDS_MAX: u64 = 30;
-/// What `firn serve` prints first, before the address.
-const LISTENING: &str = "listening on ";
 
 /// `firn serve` on a port of loopback that the kernel chose.
 pub struct Server {
@@ -134,7 +132,7 @@ fn spawn(binary: &Path, data: &Path, listen: &str) -> (Child, String) {
         .open(&log)
         .expect("cannot open the server's log");
     let mut child = program::daemon(binary)
-        .args(["serve", "--listen", listen, "--data"])
+        .args(["serve", "--json", "--listen", listen, "--data"])
         .arg(data)
         .env_remove("FIRN_SERVER")
         .env_remove("FIRN_TOKEN")
@@ -150,19 +148,17 @@ fn spawn(binary: &Path, data: &Path, listen: &str) -> (Child, String) {
             let _ = sender.send(line);
         }
     });
-    let mut said = String::new();
-    while let Ok(line) = receiver.recv_timeout(Duration::from_secs(START_SECONDS_MAX)) {
-        if let Some(url) = line.trim().strip_prefix(LISTENING) {
-            let address = url.trim_start_matches("http://").trim_end_matches('/');
-            return (child, address.to_owned());
-        }
-        said.push_str(&line);
-        said.push('\n');
+    let said = receiver
+        .recv_timeout(Duration::from_secs(START_SECONDS_MAX))
+        .unwrap_or_default();
+    let ready: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
+    if let Some(address) = ready["address"].as_str() {
+        return (child, address.to_owned());
     }
     let _ = child.kill();
     let _ = child.wait();
     panic!(
-        "firn serve did not say where it listens; it said:\n{said}\nand logged:\n{}",
+        "firn serve did not say where it listens, but {said:?}; it logged:\n{}",
         std::fs::read_to_string(log).unwrap_or_default()
     );
 }
@@ -204,10 +200,14 @@ impl User {
         for name in ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"] {
             command.env(name, self.home().join(name.to_lowercase()));
         }
-        for name in ["FIRN_SERVER", "FIRN_TOKEN", "FIRN_CACHE", "FIRN_STORAGE"] {
-            command.env_remove(name);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("FIRN_") {
+                command.env_remove(name);
+            }
         }
-        command.env_remove("NIX_CONF_DIR").env("NO_COLOR", "1");
+        // Root's `firn use` would write the machine's own nix.conf.
+        command.env("NIX_CONF_DIR", self.home().join("nix"));
+        command.env("NO_COLOR", "1");
         command.current_dir(self.home());
         command
     }
