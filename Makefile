@@ -7,7 +7,7 @@ SECONDS_EACH ?= 60
 MUSL := x86_64-unknown-linux-musl
 MUSL_BINARY := target/$(MUSL)/release/firn
 
-.PHONY: help setup build test lint fmt demo bench dist fuzz clean
+.PHONY: help setup packages build test lint fmt demo bench dist fuzz clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,6 @@ help: ## Show this list
 setup: ## Install what tests, demo and benches need (Debian, root); at once when all is there
 	@tools/setup
 
-.PHONY: packages
 packages:
 	@tools/setup packages
 
@@ -36,7 +35,7 @@ fmt: ## Format the sources
 demo: ## Show the whole job on real input: CLOSURE=curl (default), ffmpeg or a store path
 	@tools/demo "$(CLOSURE)"
 
-bench: setup ## Measure against the peers, paired and interleaved
+bench: setup build ## Measure against the peers, paired and interleaved
 	tools/bench
 
 dist: packages ## Build dist/firn, one static binary

@@ -34,6 +34,9 @@ pub struct Begin {
     /// A session to join, from an earlier batch or a broken run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// A layer whose gzip representation is not there yet counts as unknown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gzip: bool,
 }
 
 /// The answer to [`Begin`].

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod closure;
 pub mod compose;
+pub mod encode;
 pub mod output;
 pub mod plan;
 pub mod spec;

@@ -34,3 +34,26 @@ pub struct ImageSpec {
     /// `/tmp` and `/var/tmp` with mode 1777.
     pub tmp: bool,
 }
+
+/// `created` of an image of which nothing else is said: a second after the epoch, as the files' mtime.
+pub const CREATED: &str = "1970-01-01T00:00:01Z";
+
+/// Layers by default: overlayfs takes 127, and some room is left for others to build upon.
+pub const LAYERS_DEFAULT: usize = 100;
+
+impl Default for ImageSpec {
+    fn default() -> Self {
+        Self {
+            config: Config::default(),
+            architecture: "amd64".to_owned(),
+            os: "linux".to_owned(),
+            created: CREATED.to_owned(),
+            max_layers: LAYERS_DEFAULT,
+            algorithm: Algorithm::default(),
+            compression: LayerCompression::default(),
+            root_links: true,
+            users: true,
+            tmp: true,
+        }
+    }
+}

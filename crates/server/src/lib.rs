@@ -1,1 +1,23 @@
-//! server
+//! HTTP: one module a door, configuration, metrics, starting and stopping.
+//!
+//! [`start`] needs no async world: it brings its own runtime, so that the program and tests use
+//! it alike.
+
+mod api;
+mod app;
+mod auth;
+mod body;
+pub mod config;
+mod listen;
+pub mod logging;
+mod metrics;
+mod nix;
+mod operations;
+mod range;
+mod registry;
+mod running;
+mod upload;
+mod welcome;
+
+pub use config::Config;
+pub use running::{Running, StartError, start, welcome};

@@ -1,1 +1,64 @@
-//! services
+//! What Firn's doors do, apart from HTTP: access, the Nix cache, the registry and pushing.
+//!
+//! Synchronous and without a web framework; bodies come as [`std::io::Read`] and leave as
+//! [`firn_store::BlobReader`]. The server brings these calls to blocking threads.
+
+pub mod access;
+pub mod document;
+pub mod error;
+pub mod nix_cache;
+pub mod push;
+pub mod registry;
+mod secret_file;
+mod sessions;
+mod sync;
+
+pub use access::{Access, Cache, Identity, Refusal};
+pub use error::ServiceError;
+pub use nix_cache::NixCache;
+pub use push::Push;
+pub use registry::Registry;
+
+use firn_store::Store;
+use std::path::Path;
+use std::sync::Arc;
+
+/// All services over one store.
+pub struct Services {
+    /// The store below them.
+    pub store: Store,
+    /// Caches, keys, tokens.
+    pub access: Arc<Access>,
+    /// The Nix binary cache.
+    pub nix_cache: Arc<NixCache>,
+    /// The OCI registry.
+    pub registry: Registry,
+    /// The push protocol.
+    pub push: Push,
+}
+
+impl Services {
+    /// Loads caches, keys and tokens from the store and from `dir`; on the first start makes
+    /// the cache `main`, its key and the admin token.
+    ///
+    /// # Errors
+    /// If the store or the folder of secrets cannot be read or written.
+    pub fn open(store: Store, dir: &Path) -> Result<Self, ServiceError> {
+        let access = Arc::new(Access::open(store.clone(), dir)?);
+        let nix_cache = Arc::new(NixCache::new(store.clone()));
+        Ok(Self {
+            registry: Registry::new(store.clone(), access.clone()),
+            push: Push::new(store.clone(), nix_cache.clone(), access.clone()),
+            store,
+            access,
+            nix_cache,
+        })
+    }
+
+    /// Drops what clients left behind: idle sessions and uploads. To be called now and then.
+    pub fn sweep(&self) {
+        self.push.sweep();
+        self.registry.sweep();
+        self.nix_cache.sweep();
+    }
+}

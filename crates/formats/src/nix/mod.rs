@@ -8,6 +8,8 @@ pub mod hash;
 pub mod listing;
 pub mod nar;
 pub mod narinfo;
+pub mod realisation;
+pub mod rewrap;
 pub mod signature;
 pub mod store_path;
 

@@ -316,3 +316,6 @@ impl fmt::Display for NarInfo {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

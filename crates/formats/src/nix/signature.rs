@@ -147,3 +147,92 @@ fn split<const N: usize>(
     let bytes = base64::decode(encoded).ok_or(malformed)?;
     Ok((name.to_owned(), bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nix::NarInfo;
+    use proptest::prelude::*;
+
+    // Made by `nix-store --generate-binary-cache-key` and `nix copy`.
+    const SECRET: &str = include_str!("../../tests/vectors/test-key-1.secret");
+    const PUBLIC: &str = include_str!("../../tests/vectors/test-key-1.public");
+    const NARINFO: &str = include_str!("../../tests/vectors/libhwy.narinfo");
+
+    #[test]
+    fn signs_as_nix_does() {
+        let secret = SecretKey::parse(SECRET).unwrap();
+        let public = PublicKey::parse(PUBLIC).unwrap();
+        assert_eq!(secret.to_secret_string(), SECRET);
+        assert_eq!(public.to_string(), PUBLIC);
+        assert_eq!(secret.public(), public);
+        let narinfo = NarInfo::parse(NARINFO).unwrap();
+        assert_eq!(
+            [secret.sign(&narinfo.fingerprint())].as_slice(),
+            narinfo.signatures.as_slice()
+        );
+        assert!(public.verify(&narinfo.fingerprint(), &narinfo.signatures[0]));
+    }
+
+    #[test]
+    fn verifies_nothing_else() {
+        let secret = SecretKey::parse(SECRET).unwrap();
+        let public = secret.public();
+        let signature = secret.sign("text");
+        assert!(!public.verify("other text", &signature));
+        let mut renamed = signature.clone();
+        renamed.key_name = "test-key-2".into();
+        assert!(!public.verify("text", &renamed));
+        let mut changed = signature.clone();
+        changed.bytes[0] ^= 1;
+        assert!(!public.verify("text", &changed));
+        // The neutral element: with it as the key, a zero signature would fit any text.
+        let mut bytes = [0; 32];
+        bytes[0] = 1;
+        let neutral = PublicKey {
+            name: public.name,
+            bytes,
+        };
+        let mut forged = signature;
+        forged.bytes = [0; 64];
+        forged.bytes[0] = 1;
+        assert!(!neutral.verify("text", &forged));
+    }
+
+    #[test]
+    fn refuses_malformed() {
+        let encoded = Signature::parse(&format!("k:{}", base64::encode(&[7; 64])));
+        assert!(encoded.is_ok());
+        for name in ["", "a b", "a\n", "a\u{a0}", &"k".repeat(256)] {
+            let text = format!("{name}:{}", base64::encode(&[7; 64]));
+            assert!(Signature::parse(&text).is_err(), "{name:?}");
+        }
+        for text in ["", "k", "k:", "k:AAAA", "k:!", "k::AAAA"] {
+            assert!(Signature::parse(text).is_err());
+            assert!(PublicKey::parse(text).is_err());
+            assert!(SecretKey::parse(text).is_err());
+        }
+        let seed_only = format!("k:{}", base64::encode(&[7; 32]));
+        assert!(SecretKey::parse(&seed_only).is_err());
+        let wrong_half = format!("k:{}", base64::encode(&[7; 64]));
+        assert!(SecretKey::parse(&wrong_half).is_err());
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let shown = format!("{:?}", SecretKey::parse(SECRET).unwrap());
+        assert!(shown.contains("test-key-1"));
+        assert_eq!(shown.len(), "SecretKey { name: \"test-key-1\", .. }".len());
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(seed: [u8; 32], text: String) {
+            let key = SecretKey::from_seed("k-1", seed);
+            let again = SecretKey::parse(&format!("{}\n", key.to_secret_string())).unwrap();
+            let signature = again.sign(&text);
+            prop_assert!(key.public().verify(&text, &signature));
+            prop_assert_eq!(Signature::parse(&signature.to_string()), Ok(signature));
+        }
+    }
+}

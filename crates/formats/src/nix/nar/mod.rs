@@ -15,6 +15,9 @@
 mod parser;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use parser::Parser;
 pub use writer::Writer;
 

@@ -1,0 +1,30 @@
+//! `firn image`.
+
+mod build;
+mod inspect;
+mod plan;
+mod push;
+mod spec_args;
+
+use crate::{context::Global, failure::Outcome};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Show the layers an image would have, and what is in them
+    Plan(plan::Args),
+    /// Compose an image into an OCI layout, an oci-archive or a docker-archive
+    Build(build::Args),
+    /// Compose an image and push it, to the Firn server or to any registry
+    Push(push::Args),
+    /// Show an image of a registry, an archive or a layout
+    Inspect(inspect::Args),
+}
+
+pub(crate) fn run(global: &Global, command: Command) -> Outcome {
+    match command {
+        Command::Plan(args) => plan::run(global, &args),
+        Command::Build(args) => build::run(global, &args),
+        Command::Push(args) => push::run(global, &args),
+        Command::Inspect(args) => inspect::run(global, &args),
+    }
+}

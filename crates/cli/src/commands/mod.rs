@@ -1,0 +1,143 @@
+//! The commands, one file each.
+
+mod cache;
+mod image;
+mod login;
+mod pull;
+mod push;
+mod rebuild;
+mod serve;
+mod stats;
+mod status;
+mod token;
+mod use_cache;
+
+use crate::{context::Global, failure::Outcome};
+use clap::{Parser, Subcommand};
+
+/// A build cache for Nix containers: a Nix binary cache, an OCI registry and layered images over one store.
+#[derive(Debug, Parser)]
+#[command(name = "firn", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the Nix cache, the registry and the API on one address
+    Serve(serve::Args),
+    /// Cache the closures of store paths
+    Push(push::Args),
+    /// Bring closures into the local store, or into a folder without Nix
+    Pull(pull::Args),
+    /// Configure Nix for a cache: nix.conf and netrc, or a flake's nixConfig
+    Use(use_cache::Args),
+    /// Say what of a closure is cached
+    Status(status::Args),
+    /// Keep a token for a server
+    Login(login::Args),
+    /// Compose layered images
+    #[command(subcommand)]
+    Image(Box<image::Command>),
+    /// Manage caches
+    #[command(subcommand)]
+    Cache(cache::Command),
+    /// Manage tokens
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Show what is stored, and what deduplication saves
+    Stats(stats::Args),
+    /// Make the database anew from packs and segments; the server must not be running
+    Rebuild(rebuild::Args),
+}
+
+/// Runs the command that was given.
+pub(crate) fn run(cli: Cli) -> Outcome {
+    let global = &cli.global;
+    if !matches!(cli.command, Command::Serve(_)) {
+        log_if_asked();
+    }
+    match cli.command {
+        Command::Serve(args) => serve::run(global, args),
+        Command::Push(args) => push::run(global, &args),
+        Command::Pull(args) => pull::run(global, &args),
+        Command::Use(args) => use_cache::run(global, &args),
+        Command::Status(args) => status::run(global, &args),
+        Command::Login(args) => login::run(global, &args),
+        Command::Image(command) => image::run(global, *command),
+        Command::Cache(command) => cache::run(global, command),
+        Command::Token(command) => token::run(global, command),
+        Command::Stats(args) => stats::run(global, &args),
+        Command::Rebuild(args) => rebuild::run(global, &args),
+    }
+}
+
+/// Commands that end soon log only if `FIRN_LOG` says what.
+fn log_if_asked() {
+    if let Ok(filter) = std::env::var("FIRN_LOG") {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+            .with_writer(std::io::stderr)
+            .init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_contract_of_arguments_holds() {
+        for line in [
+            "firn serve --listen 127.0.0.1:0 --data d --public-url https://x --log-format json",
+            "firn rebuild --data d",
+            "firn push ./result /nix/store/x --json --server http://x --cache acme/web",
+            "firn pull x --to d --public-key a:b --trust",
+            "firn use main --flake",
+            "firn use main --print --server https://x",
+            "firn status ./result",
+            "firn login http://x --token-stdin",
+            "firn image push --name app:1 --entrypoint app --cmd --flag --env A=B --max-layers 5 ./r",
+            "firn image push --to 127.0.0.1:5000/a/b:1 --dest-creds u:p --algorithm popularity ./r",
+            "firn image push --archive f.tar --name a:1",
+            "firn image build --output d --format oci --compression gzip ./r",
+            "firn image plan ./r --json",
+            "firn image inspect app:1",
+            "firn cache create acme/web --private",
+            "firn cache list",
+            "firn cache show main",
+            "firn cache delete main",
+            "firn token create --cache acme/* --allow pull,push --expires 30d --json",
+            "firn token list",
+            "firn token revoke x",
+            "firn stats",
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(
+                parsed.is_ok(),
+                "{line}: {}",
+                parsed.map(|_| ()).unwrap_err()
+            );
+        }
+        for line in [
+            "firn",
+            "firn push",
+            "firn image push ./r",
+            "firn image push --to a/b:1 --name a:1 ./r",
+            "firn image build ./r",
+            "firn token create --allow fly",
+            "firn token create --allow pull --expires soon",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

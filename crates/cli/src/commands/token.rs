@@ -1,0 +1,104 @@
+//! `firn token`.
+
+use crate::{
+    context::Global,
+    failure::Outcome,
+    output::{show, table},
+    units::parse_duration,
+};
+use clap::{Subcommand, ValueEnum};
+use firn_formats::admin::{Right, TokenCreate, TokenView};
+use std::time::Duration;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a token; it is shown this once. --cache takes a pattern such as `acme/*`
+    Create(Create),
+    /// List tokens
+    List,
+    /// Revoke a token
+    Revoke {
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Create {
+    /// What it may do, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "pull,push")]
+    allow: Vec<Allow>,
+    /// When it ends, such as 12h or 30d [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    expires: Option<Duration>,
+    /// What it is for
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Allow {
+    Pull,
+    Push,
+    Delete,
+    Admin,
+}
+
+impl From<Allow> for Right {
+    fn from(allow: Allow) -> Self {
+        match allow {
+            Allow::Pull => Self::Pull,
+            Allow::Push => Self::Push,
+            Allow::Delete => Self::Delete,
+            Allow::Admin => Self::Admin,
+        }
+    }
+}
+
+pub(crate) fn run(global: &Global, command: Command) -> Outcome {
+    let server = global.connect()?;
+    match command {
+        Command::Create(create) => {
+            let created = server.token_create(&TokenCreate {
+                caches: global.cache.split(',').map(str::to_owned).collect(),
+                allow: create.allow.into_iter().map(Right::from).collect(),
+                expires_in: create.expires.map(|time| time.as_secs()),
+                note: create.note,
+            })?;
+            show(global.json, &created, |created| created.token.clone())
+        }
+        Command::List => show(global.json, &server.tokens()?, |tokens| list(tokens)),
+        Command::Revoke { id } => {
+            server.token_revoke(&id)?;
+            show(global.json, &serde_json::json!({ "revoked": id }), |_| {
+                format!("revoked {id}")
+            })
+        }
+    }
+}
+
+fn list(tokens: &[TokenView]) -> String {
+    let rows: Vec<Vec<String>> = tokens
+        .iter()
+        .map(|token| {
+            let rights: Vec<String> = token
+                .allow
+                .iter()
+                .map(|right| format!("{right:?}").to_lowercase())
+                .collect();
+            let ends = match (&token.expires, token.revoked) {
+                (_, true) => "revoked".to_owned(),
+                (Some(expires), _) => format!("until {expires}"),
+                (None, _) => "for ever".to_owned(),
+            };
+            vec![
+                token.id.clone(),
+                token.caches.join(","),
+                rights.join(","),
+                ends,
+                token.note.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table(&rows)
+}

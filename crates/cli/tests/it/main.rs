@@ -1,0 +1,20 @@
+//! The binary as its users meet it: through `firn` itself, and through the real Nix, skopeo,
+//! podman and Docker of two Debian releases. `make setup` installs what this needs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod clients;
+mod crash;
+mod firn_commands;
+mod images;
+mod nix_private;
+mod nix_realisations;
+mod nix_substitute;
+mod nix_upload;
+
+use firn_testkit::rigs::serve::Server;
+
+/// A server of the binary under test, with nothing in it.
+fn server() -> Server {
+    Server::start(env!("CARGO_BIN_EXE_firn"))
+}

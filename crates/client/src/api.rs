@@ -1,0 +1,200 @@
+//! The calls of `/api/v1`, one method each.
+
+use crate::{
+    credentials::Credential,
+    error::{ClientError, Result},
+    http::{Call, Http, ServerUrl, encode_query},
+};
+use firn_formats::{
+    admin::{
+        CacheCreate, CacheView, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated,
+        TokenView, WhoAmI,
+    },
+    push::{Begin, Begun, FramesAccepted, Proposal, ProposalAnswer, Publish, Published},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use ureq::http::Method;
+
+const JSON: &str = "application/json";
+const BINARY: &str = "application/octet-stream";
+
+/// A Firn server and the rights we have there.
+#[derive(Debug, Clone)]
+pub struct Server {
+    http: Http,
+    url: ServerUrl,
+    token: Option<String>,
+    authorization: Option<String>,
+}
+
+impl Server {
+    /// Connects to nothing yet.
+    pub fn new(url: ServerUrl, token: Option<String>) -> Result<Self> {
+        Ok(Self {
+            http: Http::new(crate::push::sender_threads())?,
+            url,
+            authorization: token.clone().map(|token| Credential::Token(token).header()),
+            token,
+        })
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> &ServerUrl {
+        &self.url
+    }
+
+    /// The token in use.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Its connections.
+    pub fn http(&self) -> &Http {
+        &self.http
+    }
+
+    fn call<'a>(&'a self, method: Method, path: &str) -> Call<'a> {
+        Call::new(method, self.url.join(path)).authorization(self.authorization.as_deref())
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.http
+            .send(&self.call(Method::GET, path))?
+            .accept()?
+            .json()
+    }
+
+    fn post<T: DeserializeOwned>(&self, path: &str, message: &impl Serialize) -> Result<T> {
+        let body =
+            serde_json::to_vec(message).map_err(|source| ClientError::json("request", source))?;
+        self.http
+            .send(&self.call(Method::POST, path).body(JSON, &body))?
+            .accept()?
+            .json()
+    }
+
+    fn delete(&self, path: &str) -> Result<()> {
+        self.http
+            .send(&self.call(Method::DELETE, path))?
+            .accept()
+            .map(drop)
+    }
+
+    /// Who the server takes us for.
+    pub fn whoami(&self) -> Result<WhoAmI> {
+        self.get("api/v1/whoami")
+    }
+
+    /// The caches we may see.
+    pub fn caches(&self) -> Result<Vec<CacheView>> {
+        self.get("api/v1/caches")
+    }
+
+    /// One cache.
+    pub fn cache(&self, name: &str) -> Result<CacheView> {
+        self.get(&format!("api/v1/caches/{name}"))
+    }
+
+    /// Makes a cache.
+    pub fn cache_create(&self, create: &CacheCreate) -> Result<CacheView> {
+        self.post("api/v1/caches", create)
+    }
+
+    /// Deletes a cache.
+    pub fn cache_delete(&self, name: &str) -> Result<()> {
+        self.delete(&format!("api/v1/caches/{name}"))
+    }
+
+    /// The tokens that were made.
+    pub fn tokens(&self) -> Result<Vec<TokenView>> {
+        self.get("api/v1/tokens")
+    }
+
+    /// Makes a token.
+    pub fn token_create(&self, create: &TokenCreate) -> Result<TokenCreated> {
+        self.post("api/v1/tokens", create)
+    }
+
+    /// Revokes a token.
+    pub fn token_revoke(&self, id: &str) -> Result<()> {
+        self.delete(&format!("api/v1/tokens/{id}"))
+    }
+
+    /// What is cached of some paths.
+    pub fn status(&self, query: &StatusQuery) -> Result<StatusAnswer> {
+        self.post("api/v1/status", query)
+    }
+
+    /// Figures of the store.
+    pub fn stats(&self) -> Result<StatsView> {
+        self.get("api/v1/stats")
+    }
+
+    /// A cache's public key, `name:base64`.
+    pub fn public_key(&self, cache: &str) -> Result<String> {
+        let answer = self
+            .http
+            .send(&self.call(Method::GET, &format!("{cache}/public-key")))?
+            .accept()?
+            .bytes()?;
+        Ok(String::from_utf8_lossy(&answer).trim().to_owned())
+    }
+
+    pub(crate) fn begin(&self, cache: &str, begin: &Begin) -> Result<Begun> {
+        self.post(
+            &format!("api/v1/push/begin?cache={}", encode_query(cache)),
+            begin,
+        )
+    }
+
+    pub(crate) fn propose(
+        &self,
+        session: &str,
+        proposals: &[Proposal],
+    ) -> Result<Vec<ProposalAnswer>> {
+        let body = firn_formats::push::encode_proposals(proposals);
+        let path = format!("api/v1/push/{session}/blobs");
+        let bad = |what: String| ClientError::BadAnswer {
+            url: self.url.join(&path),
+            what,
+        };
+        let answer = self
+            .http
+            .send(&self.call(Method::POST, &path).body(BINARY, &body))?
+            .accept()?
+            .bytes()?;
+        let answers =
+            firn_formats::push::decode_answers(&answer).map_err(|error| bad(error.to_string()))?;
+        let fits = answers.len() == proposals.len()
+            && std::iter::zip(&answers, proposals)
+                .all(|(answer, proposal)| answer.missing.len() == proposal.chunks.len());
+        if !fits {
+            return Err(bad("it does not match the proposals".to_owned()));
+        }
+        Ok(answers)
+    }
+
+    pub(crate) fn frames(&self, session: &str, body: &[u8]) -> Result<FramesAccepted> {
+        let path = format!("api/v1/push/{session}/frames");
+        self.http
+            .send(&self.call(Method::POST, &path).body(BINARY, body))?
+            .accept()?
+            .json()
+    }
+
+    pub(crate) fn publish(&self, session: &str, publish: &Publish) -> Result<Published> {
+        self.post(&format!("api/v1/push/{session}/publish"), publish)
+    }
+
+    pub(crate) fn heartbeat(&self, session: &str) -> Result<()> {
+        let path = format!("api/v1/push/{session}/heartbeat");
+        self.http
+            .send(&self.call(Method::POST, &path))?
+            .accept()
+            .map(drop)
+    }
+
+    pub(crate) fn close(&self, session: &str) -> Result<()> {
+        self.delete(&format!("api/v1/push/{session}"))
+    }
+}

@@ -1,0 +1,408 @@
+//! HTTP as this client needs it: bounded answers, typed refusals, patient retries, bytes counted.
+
+mod count;
+mod url;
+
+pub use url::ServerUrl;
+pub(crate) use url::encode_query;
+
+use crate::error::{ClientError, Result};
+use count::{Counter, CountingConnector};
+use firn_formats::push::ApiError;
+use std::{
+    io::Read,
+    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+use ureq::{
+    Agent, Body, SendBody,
+    http::{HeaderMap, Method, Request, Response},
+    tls::{PemItem, RootCerts, TlsConfig},
+    unversioned::{
+        resolver::DefaultResolver,
+        transport::{Connector as _, DefaultConnector},
+    },
+};
+
+/// Largest answer that is read whole, in bytes.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// Tries of one request before its failure is final.
+const TRIES: u32 = 6;
+const BACKOFF_FIRST: Duration = Duration::from_millis(150);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Longest `Retry-After` that is obeyed.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// A pool of connections. Clones share it and its byte count.
+#[derive(Debug, Clone)]
+pub struct Http {
+    agent: Agent,
+    counter: Counter,
+    answered: Arc<AtomicBool>,
+}
+
+/// A request whose body can be sent again.
+#[derive(Debug, Clone)]
+pub struct Call<'a> {
+    method: Method,
+    url: String,
+    authorization: Option<&'a str>,
+    headers: Vec<(&'static str, String)>,
+    body: Option<&'a [u8]>,
+}
+
+impl<'a> Call<'a> {
+    /// A request without a body.
+    pub fn new(method: Method, url: impl Into<String>) -> Self {
+        Self {
+            method,
+            url: url.into(),
+            authorization: None,
+            headers: Vec::new(),
+            body: None,
+        }
+    }
+
+    /// A GET.
+    pub fn get(url: impl Into<String>) -> Self {
+        Self::new(Method::GET, url)
+    }
+
+    /// Adds the value of the `Authorization` header.
+    pub fn authorization(mut self, value: Option<&'a str>) -> Self {
+        self.authorization = value;
+        self
+    }
+
+    /// Adds a header.
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Adds a body.
+    pub fn body(mut self, media_type: &'static str, body: &'a [u8]) -> Self {
+        self.body = Some(body);
+        self.header("Content-Type", media_type)
+    }
+
+    fn request<B>(&self, body: B) -> Result<Request<B>> {
+        let mut builder = Request::builder().method(&self.method).uri(&self.url);
+        if let Some(value) = self.authorization {
+            builder = builder.header("Authorization", value);
+        }
+        for (name, value) in &self.headers {
+            builder = builder.header(*name, value);
+        }
+        builder
+            .body(body)
+            .map_err(|_| ClientError::Url(self.url.clone()))
+    }
+}
+
+/// An answer's status and headers; the body is still to be read.
+#[derive(Debug)]
+pub struct Answer {
+    url: String,
+    response: Response<Body>,
+}
+
+impl Answer {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// A header's text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// The body as a stream.
+    pub fn into_reader(self) -> impl Read + Send + 'static {
+        self.response
+            .into_body()
+            .into_with_config()
+            .limit(u64::MAX)
+            .reader()
+    }
+
+    /// The whole body, of at most 64 MiB.
+    pub fn bytes(self) -> Result<Vec<u8>> {
+        let url = self.url;
+        self.response
+            .into_body()
+            .into_with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_vec()
+            .map_err(|source| ClientError::Unreachable {
+                url,
+                source: Box::new(source),
+            })
+    }
+
+    /// The whole body as JSON.
+    pub fn json<T: serde::de::DeserializeOwned>(self) -> Result<T> {
+        let url = self.url.clone();
+        let bytes = self.bytes()?;
+        serde_json::from_slice(&bytes).map_err(|source| ClientError::BadAnswer {
+            url,
+            what: source.to_string(),
+        })
+    }
+
+    /// The answer if its status is below 400, else the refusal it tells of.
+    pub fn accept(self) -> Result<Self> {
+        if self.status() < 400 {
+            return Ok(self);
+        }
+        Err(self.into_refusal())
+    }
+
+    /// Reads Firn's own and the registry's error bodies.
+    pub fn into_refusal(self) -> ClientError {
+        let status = self.status();
+        let url = self.url.clone();
+        let body = self.bytes().unwrap_or_default();
+        let (code, message, hint) = read_refusal(&body);
+        let message = message.unwrap_or_else(|| reason(status).to_owned());
+        ClientError::Refused {
+            url,
+            status,
+            code,
+            message,
+            hint,
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct FirnRefusal {
+    error: ApiError,
+}
+
+#[derive(serde::Deserialize)]
+struct RegistryRefusal {
+    errors: Vec<RegistryFault>,
+}
+
+#[derive(serde::Deserialize)]
+struct RegistryFault {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+type Refusal = (
+    Option<firn_formats::push::ApiErrorCode>,
+    Option<String>,
+    Option<String>,
+);
+
+fn read_refusal(body: &[u8]) -> Refusal {
+    if let Ok(FirnRefusal { error }) = serde_json::from_slice(body) {
+        return (Some(error.code), Some(error.message), error.hint);
+    }
+    if let Ok(RegistryRefusal { errors }) = serde_json::from_slice(body)
+        && !errors.is_empty()
+    {
+        let texts: Vec<String> = errors
+            .iter()
+            .map(|fault| {
+                format!("{} {}", fault.code, fault.message)
+                    .trim()
+                    .to_owned()
+            })
+            .collect();
+        return (None, Some(texts.join("; ")), None);
+    }
+    let text = String::from_utf8_lossy(body);
+    let line = text.lines().next().unwrap_or_default().trim();
+    let plain = !line.is_empty() && line.len() < 200 && !line.starts_with('<');
+    (None, plain.then(|| line.to_owned()), None)
+}
+
+fn reason(status: u16) -> &'static str {
+    ureq::http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("refused")
+}
+
+impl Http {
+    /// A pool for at most `connections` parallel requests to one host. Sets up nothing yet:
+    /// TLS is initialised by the first `https` request.
+    pub fn new(connections: usize) -> Result<Self> {
+        let counter = Counter::default();
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .user_agent(concat!("firn/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(Duration::from_secs(20)))
+            .timeout_per_read(Some(Duration::from_secs(300)))
+            .timeout_per_write(Some(Duration::from_secs(120)))
+            .max_idle_connections(connections.max(4) * 2)
+            .max_idle_connections_per_host(connections.max(4))
+            .output_buffer_size(128 << 10)
+            .input_buffer_size(128 << 10);
+        if let Some(roots) = extra_roots()? {
+            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        }
+        let connector = DefaultConnector::new().chain(CountingConnector(counter.clone()));
+        let agent = Agent::with_parts(config.build(), connector, DefaultResolver::default());
+        Ok(Self {
+            agent,
+            counter,
+            answered: Arc::default(),
+        })
+    }
+
+    /// Bytes of all requests so far, heads included (inside TLS, where there is TLS).
+    pub fn bytes_sent(&self) -> u64 {
+        self.counter.bytes()
+    }
+
+    /// Sends; repeats what a network or a busy server failed. Statuses of 400 and more are
+    /// answers, not errors; see [`Answer::accept`].
+    pub fn send(&self, call: &Call<'_>) -> Result<Answer> {
+        let mut wait = BACKOFF_FIRST;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let outcome = self.send_once(call);
+            let pause = match &outcome {
+                Ok(answer) if is_transient(answer.status()) => retry_after(answer),
+                Err(ClientError::Unreachable { source, .. }) if self.may_recover(source) => None,
+                _ => return outcome,
+            };
+            if tries >= TRIES {
+                return outcome;
+            }
+            tracing::debug!(url = call.url, tries, "request failed; it is sent again");
+            std::thread::sleep(pause.unwrap_or(wait));
+            wait = (wait * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    fn send_once(&self, call: &Call<'_>) -> Result<Answer> {
+        let response = match call.body {
+            Some(body) => self.agent.run(call.request(body)?),
+            None if call.method == Method::POST || call.method == Method::PUT => {
+                self.agent.run(call.request(&[] as &[u8])?)
+            }
+            None => self.agent.run(call.request(())?),
+        };
+        self.answer(&call.url, response)
+    }
+
+    /// Sends a body of known length from a reader, once.
+    pub fn send_stream(&self, call: &Call<'_>, length: u64, body: &mut dyn Read) -> Result<Answer> {
+        let mut request = call.request(SendBody::from_reader(body))?;
+        request
+            .headers_mut()
+            .insert("Content-Length", ureq::http::HeaderValue::from(length));
+        let response = self.agent.run(request);
+        self.answer(&call.url, response)
+    }
+
+    fn answer(&self, url: &str, response: Result<Response<Body>, ureq::Error>) -> Result<Answer> {
+        let response = response.map_err(|source| ClientError::Unreachable {
+            url: url.to_owned(),
+            source: Box::new(source),
+        })?;
+        self.answered.store(true, Ordering::Relaxed);
+        Ok(Answer {
+            url: url.to_owned(),
+            response,
+        })
+    }
+
+    /// A host that never answered and refuses connections is not there; whoever typed its
+    /// name should hear so at once. After a first answer it may be restarting.
+    fn may_recover(&self, error: &ureq::Error) -> bool {
+        match error {
+            ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                self.answered.load(Ordering::Relaxed)
+            }
+            ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => true,
+            ureq::Error::Protocol(_) => self.answered.load(Ordering::Relaxed),
+            _ => false,
+        }
+    }
+}
+
+fn is_transient(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+fn retry_after(answer: &Answer) -> Option<Duration> {
+    let seconds = answer.header("Retry-After")?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+}
+
+/// Certificates of `NIX_SSL_CERT_FILE` or `SSL_CERT_FILE` stand in for the built-in roots.
+fn extra_roots() -> Result<Option<RootCerts>> {
+    let Some(path) = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"]
+        .iter()
+        .find_map(std::env::var_os)
+        .filter(|path| !path.is_empty() && std::path::Path::new(path) != "/no-cert-file.crt")
+    else {
+        return Ok(None);
+    };
+    let pem = std::fs::read(&path).map_err(|source| ClientError::io(&path, source))?;
+    let certificates: Vec<_> = ureq::tls::parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(RootCerts::from(certificates)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn firn_and_registry_refusals_are_read() {
+        let (code, message, hint) = read_refusal(
+            br#"{"error":{"code":"session_gone","message":"it ended","hint":"begin again"}}"#,
+        );
+        assert_eq!(code, Some(firn_formats::push::ApiErrorCode::SessionGone));
+        assert_eq!(message.as_deref(), Some("it ended"));
+        assert_eq!(hint.as_deref(), Some("begin again"));
+        let (code, message, _) =
+            read_refusal(br#"{"errors":[{"code":"DENIED","message":"no"},{"code":"X"}]}"#);
+        assert_eq!(code, None);
+        assert_eq!(message.as_deref(), Some("DENIED no; X"));
+        assert_eq!(read_refusal(b"<html>").1, None);
+        assert_eq!(
+            read_refusal(b"plain words\n").1.as_deref(),
+            Some("plain words")
+        );
+    }
+
+    #[test]
+    fn a_host_that_refuses_connections_is_reported_at_once() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .port();
+        let http = Http::new(1).expect("an agent");
+        let started = std::time::Instant::now();
+        let error = http
+            .send(&Call::get(format!("http://127.0.0.1:{port}/")))
+            .expect_err("nothing listens");
+        assert!(matches!(error, ClientError::Unreachable { .. }));
+        assert!(started.elapsed() < Duration::from_secs(2));
+    }
+}

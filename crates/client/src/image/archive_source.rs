@@ -1,0 +1,190 @@
+//! Images made elsewhere: an OCI layout or an archive, pushed byte for byte to a registry.
+
+use super::ImageReport;
+use crate::{
+    error::{ClientError, Result},
+    progress::Progress,
+    push::work::lock,
+    registry::Repository,
+};
+use firn_formats::oci::{Descriptor, Manifest, manifest::MANIFEST_BYTES_MAX, media_type};
+use firn_image::output::{Document, Source, SourceImage};
+use std::{
+    collections::HashSet,
+    io::Read,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+/// An image in a folder or file.
+#[derive(Debug)]
+pub struct StoredImage {
+    source: Source,
+    chosen: usize,
+}
+
+impl StoredImage {
+    /// Opens the only image at `path`, or the one that has this name there.
+    pub fn open(path: &Path, name: Option<&str>) -> Result<Self> {
+        let source = firn_image::output::read(path)?;
+        let chosen = match (source.images.as_slice(), name) {
+            ([_], _) => Some(0),
+            (images, Some(name)) => images
+                .iter()
+                .position(|image| image.names.iter().any(|found| found == name)),
+            _ => None,
+        };
+        let Some(chosen) = chosen else {
+            let names: Vec<&str> = source
+                .images
+                .iter()
+                .flat_map(|image| image.names.iter().map(String::as_str))
+                .collect();
+            return Err(ClientError::Setting(format!(
+                "{} holds {} images ({}); say which one",
+                path.display(),
+                source.images.len(),
+                names.join(", ")
+            )));
+        };
+        Ok(Self { source, chosen })
+    }
+
+    fn image(&self) -> &SourceImage {
+        &self.source.images[self.chosen]
+    }
+
+    /// The bytes of its (first) manifest and of its config.
+    pub fn documents(&self) -> Result<(Vec<u8>, Vec<u8>)> {
+        let found = self.image().documents.iter().find_map(|document| {
+            let manifest: Manifest = serde_json::from_slice(&document.bytes).ok()?;
+            Some((document.bytes.clone(), manifest.config.digest))
+        });
+        let (bytes, digest) =
+            found.ok_or_else(|| ClientError::Setting("the image has no manifest".to_owned()))?;
+        let mut config = Vec::new();
+        self.source
+            .open_blob(&digest)?
+            .take(MANIFEST_BYTES_MAX as u64)
+            .read_to_end(&mut config)
+            .map_err(|source| ClientError::io(digest.to_string(), source))?;
+        Ok((bytes, config))
+    }
+
+    /// The names the image has where it lies.
+    pub fn names(&self) -> &[String] {
+        &self.image().names
+    }
+}
+
+/// Pushes an image as it is. `display` is what the image is called in the report.
+pub fn push_stored(
+    repository: &Repository,
+    display: &str,
+    tag: &str,
+    stored: &StoredImage,
+    progress: &dyn Progress,
+) -> Result<ImageReport> {
+    let started = Instant::now();
+    let sent_before = repository.http().bytes_sent();
+    let image = stored.image();
+    let top = image
+        .top()
+        .ok_or_else(|| ClientError::Setting("the image has no manifest".to_owned()))?;
+    let layers = layers_of(image);
+    progress.begin("push", image.blobs.iter().map(|blob| blob.size).sum());
+    let layers_sent = AtomicU64::new(0);
+    send_blobs(repository, stored, progress, &|blob| {
+        if layers.contains(&blob.digest) {
+            layers_sent.fetch_add(1, Ordering::Relaxed);
+        }
+    })?;
+    progress.end();
+    for document in &image.documents {
+        let reference = if std::ptr::eq(document, top) {
+            tag.to_owned()
+        } else {
+            document.digest.to_string()
+        };
+        repository.put_manifest(&reference, manifest_type(document), &document.bytes)?;
+    }
+    Ok(ImageReport {
+        image: display.to_owned(),
+        digest: top.digest.to_string(),
+        layers_total: layers.len() as u64,
+        layers_sent: layers_sent.into_inner(),
+        bytes_total: image.blobs.iter().map(|blob| blob.size).sum(),
+        bytes_sent: repository.http().bytes_sent() - sent_before,
+        paths_pushed: 0,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+fn layers_of(image: &SourceImage) -> HashSet<firn_formats::oci::Digest> {
+    image
+        .documents
+        .iter()
+        .filter_map(|document| serde_json::from_slice::<Manifest>(&document.bytes).ok())
+        .flat_map(|manifest| manifest.layers.into_iter().map(|layer| layer.digest))
+        .collect()
+}
+
+/// The media types that manifests may have; what is none of them is taken for OCI's.
+fn manifest_type(document: &Document) -> &'static str {
+    [
+        media_type::OCI_MANIFEST,
+        media_type::OCI_INDEX,
+        media_type::DOCKER_MANIFEST,
+        media_type::DOCKER_MANIFEST_LIST,
+    ]
+    .into_iter()
+    .find(|known| *known == document.media_type)
+    .unwrap_or(media_type::OCI_MANIFEST)
+}
+
+fn send_blobs(
+    repository: &Repository,
+    stored: &StoredImage,
+    progress: &dyn Progress,
+    sent: &(dyn Fn(&Descriptor) + Sync),
+) -> Result<()> {
+    let blobs = &stored.image().blobs;
+    let next = AtomicUsize::new(0);
+    let failure: Mutex<Option<ClientError>> = Mutex::default();
+    let work = || {
+        while lock(&failure).is_none() {
+            let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                break;
+            };
+            match send_blob(repository, stored, blob) {
+                Ok(true) => sent(blob),
+                Ok(false) => {}
+                Err(error) => {
+                    lock(&failure).get_or_insert(error);
+                }
+            }
+            progress.advance(blob.size);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..blobs.len().min(4) {
+            scope.spawn(work);
+        }
+    });
+    let failed = lock(&failure).take();
+    failed.map_or(Ok(()), Err)
+}
+
+fn send_blob(repository: &Repository, stored: &StoredImage, blob: &Descriptor) -> Result<bool> {
+    if repository.has_blob(&blob.digest)? {
+        return Ok(false);
+    }
+    repository.put_blob_stream(&blob.digest, blob.size, &|| {
+        Ok(Box::new(stored.source.open_blob(&blob.digest)?) as Box<dyn Read>)
+    })?;
+    Ok(true)
+}

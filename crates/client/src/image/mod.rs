@@ -1,0 +1,30 @@
+//! Pushing images: to Firn by chunks, to other registries by layers, and those made elsewhere.
+
+mod archive_source;
+mod to_firn;
+mod to_registry;
+
+pub use archive_source::{StoredImage, push_stored};
+pub use to_firn::push_to_firn;
+pub use to_registry::push_to_registry;
+
+use serde::Serialize;
+
+/// What an image push did.
+#[derive(Debug, Clone, Default, Serialize)]
+#[allow(missing_docs)]
+pub struct ImageReport {
+    /// Where the image can be pulled from.
+    pub image: String,
+    pub digest: String,
+    pub layers_total: u64,
+    /// Layers that were not there and had to be sent (or, to Firn, described by their chunks).
+    pub layers_sent: u64,
+    /// Sum of the layers' sizes as a registry stores them.
+    pub bytes_total: u64,
+    /// Bytes of all requests, heads included.
+    pub bytes_sent: u64,
+    /// Store paths published on the way.
+    pub paths_pushed: u64,
+    pub seconds: f64,
+}

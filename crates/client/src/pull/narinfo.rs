@@ -1,0 +1,189 @@
+//! A binary cache as it is read: narinfos, their signatures, NARs.
+
+use crate::{
+    credentials::Credential,
+    error::{ClientError, Result},
+    http::{Answer, Call, Http, ServerUrl},
+    push::work::lock,
+};
+use firn_formats::nix::{NarInfo, PublicKey, StorePath, narinfo::NARINFO_BYTES_MAX};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Condvar, Mutex, PoisonError},
+};
+
+/// Requests under way at once.
+const PARALLEL: usize = 8;
+
+/// A binary cache of any make.
+#[derive(Debug)]
+pub struct BinaryCache {
+    http: Http,
+    url: ServerUrl,
+    token: Option<String>,
+    authorization: Option<String>,
+}
+
+impl BinaryCache {
+    /// The cache at a substituter's URL.
+    pub fn new(url: ServerUrl, token: Option<String>) -> Result<Self> {
+        Ok(Self {
+            http: Http::new(PARALLEL)?,
+            url,
+            authorization: token
+                .clone()
+                .map(|token| Credential::Token(token).basic_header()),
+            token,
+        })
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> &str {
+        self.url.as_str()
+    }
+
+    /// The line of a netrc file that gives our rights to Nix.
+    pub(super) fn netrc_line(&self) -> Option<String> {
+        let token = self.token.as_ref()?;
+        Some(format!(
+            "machine {} login firn password {token}",
+            self.url.host()
+        ))
+    }
+
+    pub(super) fn get(&self, path: &str) -> Result<Answer> {
+        let call = Call::get(self.url.join(path)).authorization(self.authorization.as_deref());
+        self.http.send(&call)
+    }
+
+    /// The narinfo of a path, checked to be of that path and signed by one of `keys`.
+    pub(super) fn narinfo(&self, path: &StorePath, keys: &[PublicKey]) -> Result<NarInfo> {
+        let answer = self.get(&format!("{}.narinfo", path.hash()))?;
+        if matches!(answer.status(), 403 | 404 | 410) {
+            return Err(ClientError::NotCached {
+                path: path.absolute(),
+                url: self.url.to_string(),
+            });
+        }
+        let url = self.url.join(&format!("{}.narinfo", path.hash()));
+        let bad = |what: String| ClientError::BadAnswer {
+            url: url.clone(),
+            what,
+        };
+        let bytes = answer.accept()?.bytes()?;
+        if bytes.len() > NARINFO_BYTES_MAX {
+            return Err(bad(format!("a narinfo of {} bytes", bytes.len())));
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|error| bad(error.to_string()))?;
+        let info = NarInfo::parse(text).map_err(|error| bad(error.to_string()))?;
+        if info.store_path != *path {
+            return Err(bad(format!("it is of {}", info.store_path.absolute())));
+        }
+        let fingerprint = info.fingerprint();
+        let trusted = info
+            .signatures
+            .iter()
+            .any(|signature| keys.iter().any(|key| key.verify(&fingerprint, signature)));
+        if !trusted {
+            return Err(ClientError::Untrusted {
+                path: path.absolute(),
+            });
+        }
+        Ok(info)
+    }
+
+    /// The narinfos of the closures of `roots`, asked for in parallel, except below what `have` has.
+    pub(super) fn closure(
+        &self,
+        roots: &[StorePath],
+        keys: &[PublicKey],
+        have: &(dyn Fn(&StorePath) -> bool + Sync),
+    ) -> Result<Vec<NarInfo>> {
+        let walk = Walk {
+            state: Mutex::new(State {
+                seen: roots.iter().cloned().collect(),
+                queue: roots.iter().filter(|path| !have(path)).cloned().collect(),
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..PARALLEL {
+                scope.spawn(|| walk.work(self, keys, have));
+            }
+        });
+        let state = walk
+            .state
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        match state.failure {
+            Some(error) => Err(error),
+            None => Ok(state.found.into_values().collect()),
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    seen: HashSet<StorePath>,
+    queue: Vec<StorePath>,
+    /// Narinfos being asked for.
+    busy: usize,
+    found: HashMap<StorePath, NarInfo>,
+    failure: Option<ClientError>,
+}
+
+struct Walk {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Walk {
+    fn work(
+        &self,
+        cache: &BinaryCache,
+        keys: &[PublicKey],
+        have: &(dyn Fn(&StorePath) -> bool + Sync),
+    ) {
+        while let Some(path) = self.next() {
+            let outcome = cache.narinfo(&path, keys);
+            let mut state = lock(&self.state);
+            state.busy -= 1;
+            match outcome {
+                Ok(info) => {
+                    for reference in &info.references {
+                        if state.seen.insert(reference.clone()) && !have(reference) {
+                            state.queue.push(reference.clone());
+                        }
+                    }
+                    state.found.insert(path, info);
+                }
+                Err(error) => {
+                    state.failure.get_or_insert(error);
+                }
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// The next path; `None` when nothing is left, or something failed.
+    fn next(&self) -> Option<StorePath> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.failure.is_some() {
+                return None;
+            }
+            if let Some(path) = state.queue.pop() {
+                state.busy += 1;
+                return Some(path);
+            }
+            if state.busy == 0 {
+                return None;
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}

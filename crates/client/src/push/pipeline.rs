@@ -1,0 +1,203 @@
+//! The stages between walking the store and publishing, each on its own threads, joined by bounded
+//! channels so that memory does not grow with the closure:
+//!
+//! ```text
+//! chunk (one thread a core) → propose (one thread) → read, compress, send (a few threads)
+//!                                   └────────── events ──────────┴→ publish (the caller's thread)
+//! ```
+//!
+//! Order matters twice. Chunks go out in the order of their blobs, so that the server can hash each
+//! blob as its frames come in. And a chunk that two blobs share is sent with the first, so a blob is
+//! complete only when every group of frames formed up to its own proposal has arrived.
+
+use super::{
+    propose,
+    send::{self, Group},
+    session::Session,
+    work::{Chunked, Job, Work, lock},
+};
+use crate::{
+    error::{ClientError, Result},
+    progress::Progress,
+};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use std::sync::{
+    Condvar, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+use std::time::Duration;
+
+/// Chunked blobs that wait to be proposed.
+const CHUNKED_WAITING_MAX: usize = 64;
+/// Groups that wait to be sent; they hold ranges, not bytes.
+const GROUPS_WAITING_MAX: usize = 64;
+
+/// What the stages tell the publisher.
+#[derive(Debug)]
+pub(super) enum Event {
+    Proposed(Proposed),
+    /// All frames of a group have arrived.
+    Delivered {
+        group: usize,
+    },
+}
+
+/// A blob the server has a handle for.
+#[derive(Debug)]
+pub(super) struct Proposed {
+    pub(super) job: Job,
+    pub(super) handle: u32,
+    /// The blob is complete when this many groups, from the first, have arrived.
+    pub(super) groups_needed: usize,
+    pub(super) chunks: u64,
+    pub(super) chunks_missing: u64,
+}
+
+/// What all stages see.
+pub(super) struct Stage<'a> {
+    pub(super) session: &'a Session<'a>,
+    pub(super) work: &'a Work<'a>,
+    pub(super) jobs: &'a [Job],
+    pub(super) progress: &'a dyn Progress,
+    pub(super) failure: Failure,
+    next_job: AtomicUsize,
+    paths_chunked: Gate,
+}
+
+/// The first failure of any stage; the others stop when they see it.
+#[derive(Default)]
+pub(super) struct Failure {
+    failed: AtomicBool,
+    first: Mutex<Option<ClientError>>,
+}
+
+impl Failure {
+    pub(super) fn set(&self, error: ClientError) {
+        lock(&self.first).get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    fn take(&self) -> Option<ClientError> {
+        lock(&self.first).take()
+    }
+}
+
+/// Holds layers back until all NARs are chunked: then their files need not be read again.
+struct Gate {
+    waiting_for: Mutex<usize>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn new(waiting_for: usize) -> Self {
+        Self {
+            waiting_for: Mutex::new(waiting_for),
+            opened: Condvar::new(),
+        }
+    }
+
+    fn one_done(&self) {
+        let mut waiting_for = lock(&self.waiting_for);
+        *waiting_for = waiting_for.saturating_sub(1);
+        if *waiting_for == 0 {
+            self.opened.notify_all();
+        }
+    }
+
+    fn wait(&self, failure: &Failure) {
+        let mut waiting_for = lock(&self.waiting_for);
+        while *waiting_for > 0 && !failure.is_set() {
+            waiting_for = match self
+                .opened
+                .wait_timeout(waiting_for, Duration::from_millis(50))
+            {
+                Ok((guard, _)) => guard,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+}
+
+/// Runs the stages; `publish` gets the events on the caller's thread until it has seen all.
+pub(super) fn run(
+    session: &Session<'_>,
+    work: &Work<'_>,
+    jobs: &[Job],
+    progress: &dyn Progress,
+    publish: impl FnOnce(&Receiver<Event>, &Failure) -> Result<()>,
+) -> Result<()> {
+    let paths = jobs
+        .iter()
+        .filter(|job| matches!(job, Job::Path(_)))
+        .count();
+    let stage = Stage {
+        session,
+        work,
+        jobs,
+        progress,
+        failure: Failure::default(),
+        next_job: AtomicUsize::new(0),
+        paths_chunked: Gate::new(paths),
+    };
+    let cores = super::cores().min(jobs.len().max(1));
+    std::thread::scope(|scope| {
+        let (chunked_in, chunked_out) = bounded::<Chunked>(CHUNKED_WAITING_MAX);
+        let (groups_in, groups_out) = bounded::<Group>(GROUPS_WAITING_MAX);
+        let (events_in, events_out) = unbounded::<Event>();
+        let stage = &stage;
+        for _ in 0..cores {
+            let chunked_in = chunked_in.clone();
+            scope.spawn(move || report(stage, chunk_jobs(stage, &chunked_in)));
+        }
+        drop(chunked_in);
+        let events = events_in.clone();
+        scope.spawn(move || {
+            report(
+                stage,
+                propose::run(stage, &chunked_out, &groups_in, &events),
+            )
+        });
+        for _ in 0..super::sender_threads() {
+            let groups_out = groups_out.clone();
+            let events = events_in.clone();
+            scope.spawn(move || report(stage, send::run(stage, &groups_out, &events)));
+        }
+        // Only the stages may keep the channels open: their end is how the others learn of an end.
+        drop((groups_out, events_in));
+        if let Err(error) = publish(&events_out, &stage.failure) {
+            stage.failure.set(error);
+        }
+        drop(events_out);
+    });
+    stage.failure.take().map_or(Ok(()), Err)
+}
+
+fn report(stage: &Stage<'_>, outcome: Result<()>) {
+    if let Err(error) = outcome {
+        stage.failure.set(error);
+    }
+}
+
+fn chunk_jobs(stage: &Stage<'_>, out: &Sender<Chunked>) -> Result<()> {
+    while !stage.failure.is_set() {
+        let index = stage.next_job.fetch_add(1, Ordering::Relaxed);
+        let Some(&job) = stage.jobs.get(index) else {
+            break;
+        };
+        if matches!(job, Job::Layer(_)) {
+            stage.paths_chunked.wait(&stage.failure);
+        }
+        let chunked = stage.work.chunk(job)?;
+        if matches!(job, Job::Path(_)) {
+            stage.paths_chunked.one_done();
+        }
+        if out.send(chunked).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! Archives, layers and images of small trees, judged by nix-store, tar and skopeo where those are the authority.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod archive;
+mod chunks;
+mod documents;
+mod encode;
+mod layers;
+mod output;
+mod roots;
+mod support;

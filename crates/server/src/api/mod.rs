@@ -1,0 +1,92 @@
+//! `/api/v1`: Firn's own, as `firn_formats::push` and `firn_formats::admin` describe it.
+
+mod admin;
+mod fault;
+mod push;
+
+pub(crate) use fault::Fault;
+
+use crate::app::{App, blocking};
+use crate::auth::identify;
+use crate::upload::{GatherError, gather};
+use axum::Router;
+use axum::body::Body;
+use axum::routing::{delete, get, post};
+use bytes::Bytes;
+use firn_formats::push::ApiErrorCode;
+use firn_services::{Identity, ServiceError};
+use http::HeaderMap;
+use std::sync::Arc;
+
+/// Largest JSON body: 20,000 paths with their references.
+const JSON_BODY_BYTES_MAX: usize = 32 << 20;
+
+/// The routes.
+pub(crate) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/api/v1/whoami", get(admin::whoami))
+        .route(
+            "/api/v1/caches",
+            get(admin::caches).post(admin::cache_create),
+        )
+        .route(
+            "/api/v1/caches/{*name}",
+            get(admin::cache).delete(admin::cache_delete),
+        )
+        .route(
+            "/api/v1/tokens",
+            get(admin::tokens).post(admin::token_create),
+        )
+        .route("/api/v1/tokens/{id}", delete(admin::token_revoke))
+        .route("/api/v1/status", post(admin::status))
+        .route("/api/v1/stats", get(admin::stats))
+        .route("/api/v1/push/begin", post(push::begin))
+        .route("/api/v1/push/{session}", delete(push::close))
+        .route("/api/v1/push/{session}/blobs", post(push::blobs))
+        .route("/api/v1/push/{session}/frames", post(push::frames))
+        .route("/api/v1/push/{session}/publish", post(push::publish))
+        .route("/api/v1/push/{session}/heartbeat", post(push::heartbeat))
+        .route("/api/v1/chunks/{hash}", get(push::chunk_list))
+        .fallback(async || Fault::new(ApiErrorCode::NotFound, "no such endpoint"))
+}
+
+fn who(app: &App, headers: &HeaderMap) -> Identity {
+    identify(&app.services.access, headers)
+}
+
+/// Work for a blocking thread, with its faults in the API's words.
+async fn work<T: Send + 'static>(
+    app: &Arc<App>,
+    work: impl FnOnce(&App) -> Result<T, ServiceError> + Send + 'static,
+) -> Result<T, Fault> {
+    let app = app.clone();
+    match blocking(move || work(&app)).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(error) => Err(Fault::new(ApiErrorCode::Internal, error.to_string())),
+    }
+}
+
+async fn gathered(app: &App, body: Body, bytes_max: usize) -> Result<Bytes, Fault> {
+    gather(body, bytes_max, app.metrics.received().clone())
+        .await
+        .map_err(|error| match error {
+            GatherError::TooLarge(limit) => Fault::new(
+                ApiErrorCode::TooLarge,
+                format!("the body is larger than {limit} bytes"),
+            ),
+            GatherError::Broken(error) => Fault::new(
+                ApiErrorCode::BadRequest,
+                format!("the body broke off: {error}"),
+            ),
+        })
+}
+
+async fn json<T: serde::de::DeserializeOwned>(app: &App, body: Body) -> Result<T, Fault> {
+    let bytes = gathered(app, body, JSON_BODY_BYTES_MAX).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Fault::new(
+            ApiErrorCode::BadRequest,
+            format!("the body is not what is expected here: {error}"),
+        )
+    })
+}

@@ -1,0 +1,186 @@
+//! What every request goes through: which door, who, how it went.
+
+use crate::body::Body;
+use crate::config::Config;
+use crate::metrics::{Door, Metrics};
+use crate::upload::BodyReader;
+use crate::{api, nix, operations, registry, upload};
+use bytes::Bytes;
+use firn_services::Services;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tracing::Instrument as _;
+
+/// Memory for bodies of frames that are in flight, in KiB: with what they decode to it bounds
+/// the server's memory, whatever the number of clients.
+const FRAME_BODIES_KIB: usize = 48 << 10;
+/// Frame bodies worked on at a time; each holds some 12 MiB decoded.
+const FRAME_WORKERS: usize = 4;
+/// NAR and blob uploads at a time: each holds a decompressor and chunks.
+const UPLOADS_MAX: usize = 16;
+
+/// The server's state.
+pub(crate) struct App {
+    pub(crate) services: Services,
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    pub(crate) frame_bodies: Arc<Semaphore>,
+    pub(crate) frame_workers: Semaphore,
+    pub(crate) uploads: Semaphore,
+    /// The server's URL as it knows it: configured, or its address.
+    pub(crate) url: String,
+}
+
+pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A response of bytes at hand.
+pub(crate) fn respond(
+    status: StatusCode,
+    media_type: HeaderValue,
+    bytes: impl Into<Bytes>,
+) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    response
+}
+
+/// A plain text response; ends in a newline, for those who use curl.
+pub(crate) fn text(status: StatusCode, message: impl std::fmt::Display) -> Response<Body> {
+    respond(status, TEXT, format!("{message}\n"))
+}
+
+/// A response without a body.
+pub(crate) fn bare(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// A status by number; the services' tables hold no others than valid ones.
+pub(crate) fn status(number: u16) -> StatusCode {
+    StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// A worker thread ended without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("a worker failed")]
+pub(crate) struct WorkerFailed;
+
+/// Runs what blocks on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, WorkerFailed> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "a worker failed");
+        WorkerFailed
+    })
+}
+
+impl App {
+    pub(crate) fn new(services: Services, config: Config, url: String) -> Self {
+        Self {
+            services,
+            config,
+            metrics: Metrics::new(),
+            frame_bodies: Arc::new(Semaphore::new(FRAME_BODIES_KIB)),
+            frame_workers: Semaphore::new(FRAME_WORKERS),
+            uploads: Semaphore::new(UPLOADS_MAX),
+            url,
+        }
+    }
+
+    /// A body for a blocking reader.
+    pub(crate) fn body_reader(&self, body: Incoming) -> BodyReader {
+        upload::reader(body, self.metrics.received().clone())
+    }
+}
+
+/// The doors, ready to take requests.
+#[derive(Clone)]
+pub(crate) struct Doors {
+    pub(crate) app: Arc<App>,
+    axum: TowerToHyperService<axum::Router>,
+}
+
+fn door(path: &str) -> Door {
+    let first = path[1.min(path.len())..]
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    match first {
+        "v2" => Door::Registry,
+        "api" => Door::Api,
+        "" | "healthz" | "readyz" | "metrics" => Door::Operations,
+        _ => Door::Nix,
+    }
+}
+
+impl Doors {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        let router = api::routes()
+            .merge(operations::routes())
+            .with_state(app.clone());
+        Self {
+            app,
+            axum: TowerToHyperService::new(router),
+        }
+    }
+
+    /// One request.
+    pub(crate) async fn handle(
+        self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let door = door(request.uri().path());
+        // What is asked thousands of times a second gets no span unless someone debugs.
+        if door == Door::Nix
+            && matches!(*request.method(), Method::GET | Method::HEAD)
+            && let Some(response) = nix::from_memory(&self.app, &request)
+        {
+            self.app.metrics.request(door, response.status().as_u16());
+            return Ok(response);
+        }
+        let span = tracing::info_span!(
+            "request",
+            method = %request.method(),
+            path = request.uri().path(),
+        );
+        let app = self.app.clone();
+        let response = self.dispatch(door, request).instrument(span.clone()).await;
+        let status = response.status();
+        app.metrics.request(door, status.as_u16());
+        let _entered = span.enter();
+        if status.is_server_error() {
+            tracing::error!(status = status.as_u16(), "failed");
+        } else {
+            tracing::debug!(status = status.as_u16(), "done");
+        }
+        Ok(response)
+    }
+
+    async fn dispatch(self, door: Door, request: Request<Incoming>) -> Response<Body> {
+        match door {
+            Door::Nix => nix::handle(self.app, request).await,
+            Door::Registry => registry::handle(self.app, request).await,
+            Door::Api | Door::Operations => {
+                let sent = self.app.metrics.sent(door);
+                match self.axum.call(request.map(axum::body::Body::new)).await {
+                    Ok(response) => {
+                        let length = http_body::Body::size_hint(response.body()).lower();
+                        sent.inc_by(length);
+                        response.map(Body::Axum)
+                    }
+                    Err(never) => match never {},
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Response bodies. A fault in mid-stream is an error of the body, on which hyper breaks the
+//! connection off: what was promised by Content-Length never ends cleanly short of it (rule 9).
+
+use bytes::Bytes;
+use firn_services::ServiceError;
+use firn_store::{BlobReader, StoreError, WouldBlock};
+use http_body::{Frame, SizeHint};
+use prometheus_client::metrics::counter::Counter;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Why a response broke off.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub(crate) enum BodyError {
+    #[error("reading the store failed")]
+    Store(#[from] StoreError),
+    #[error("making the response failed")]
+    Service(#[from] ServiceError),
+    #[error("stored bytes ended too early")]
+    Short,
+    #[error("a worker failed")]
+    Worker(#[from] tokio::task::JoinError),
+    #[error("a page failed")]
+    Page(#[from] axum::Error),
+}
+
+/// Any response's body.
+pub(crate) enum Body {
+    /// Bytes at hand.
+    Full(Option<Bytes>),
+    /// Bytes of the store.
+    Blob(BlobBody),
+    /// Bytes made by a blocking worker; the length is often not known.
+    Made(MadeBody),
+    /// From an axum handler.
+    Axum(axum::body::Body),
+}
+
+impl Body {
+    pub(crate) fn empty() -> Self {
+        Self::Full(None)
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::Full((!bytes.is_empty()).then_some(bytes))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Blob(body) => body.poll(context),
+            Self::Made(body) => body.poll(context),
+            Self::Axum(body) => Pin::new(body).poll_frame(context).map_err(BodyError::from),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Blob(body) => body.remaining == 0,
+            Self::Made(_) => false,
+            Self::Axum(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Blob(body) => SizeHint::with_exact(body.remaining),
+            Self::Made(body) => match body.remaining {
+                Some(remaining) => SizeHint::with_exact(remaining),
+                None => SizeHint::default(),
+            },
+            Self::Axum(body) => body.size_hint(),
+        }
+    }
+}
+
+type Read = (Box<BlobReader>, Result<Option<Bytes>, StoreError>);
+
+enum Reading {
+    Inline(Box<BlobReader>),
+    Worker(JoinHandle<Read>),
+    Over,
+}
+
+/// Blocks of the store: from hot pages on this thread, where handing over would cost more than
+/// the copy; what the disk must be waited for on a blocking one.
+pub(crate) struct BlobBody {
+    reading: Reading,
+    remaining: u64,
+    sent: Counter,
+}
+
+impl BlobBody {
+    pub(crate) fn new(reader: BlobReader, sent: Counter) -> Self {
+        Self {
+            remaining: reader.remaining(),
+            reading: Reading::Inline(Box::new(reader)),
+            sent,
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            match std::mem::replace(&mut self.reading, Reading::Over) {
+                Reading::Over => return Poll::Ready(None),
+                Reading::Inline(mut reader) => match reader.try_next_block() {
+                    Ok(Err(WouldBlock)) => {
+                        self.reading = Reading::Worker(tokio::task::spawn_blocking(move || {
+                            let block = reader.next_block();
+                            (reader, block)
+                        }));
+                    }
+                    Ok(Ok(block)) => return Poll::Ready(self.hand_on(reader, Ok(block))),
+                    Err(error) => return Poll::Ready(self.hand_on(reader, Err(error))),
+                },
+                Reading::Worker(mut worker) => match Pin::new(&mut worker).poll(context) {
+                    Poll::Pending => {
+                        self.reading = Reading::Worker(worker);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok((reader, block))) => {
+                        return Poll::Ready(self.hand_on(reader, block));
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                },
+            }
+        }
+    }
+
+    fn hand_on(
+        &mut self,
+        reader: Box<BlobReader>,
+        block: Result<Option<Bytes>, StoreError>,
+    ) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let fault = match block {
+            Ok(Some(block)) => match self.remaining.checked_sub(block.len() as u64) {
+                Some(remaining) => {
+                    self.remaining = remaining;
+                    self.sent.inc_by(block.len() as u64);
+                    if remaining > 0 {
+                        self.reading = Reading::Inline(reader);
+                    }
+                    return Some(Ok(Frame::data(block)));
+                }
+                None => BodyError::Short,
+            },
+            Ok(None) if self.remaining == 0 => return None,
+            Ok(None) => BodyError::Short,
+            Err(error) => error.into(),
+        };
+        tracing::error!(error = %fault, source = ?std::error::Error::source(&fault),
+            "a response breaks off; the connection is reset");
+        Some(Err(fault))
+    }
+}
+
+/// Blocks that a blocking worker makes.
+pub(crate) struct MadeBody {
+    blocks: mpsc::Receiver<Result<Bytes, BodyError>>,
+    remaining: Option<u64>,
+    sent: Counter,
+}
+
+/// Blocks made ahead of the client.
+const MADE_AHEAD: usize = 4;
+
+impl MadeBody {
+    /// Runs `next` until it ends. `length` is that of all blocks, if known.
+    pub(crate) fn new(
+        length: Option<u64>,
+        sent: Counter,
+        mut next: impl FnMut() -> Result<Option<Bytes>, BodyError> + Send + 'static,
+    ) -> Self {
+        let (sender, blocks) = mpsc::channel(MADE_AHEAD);
+        tokio::task::spawn_blocking(move || {
+            while let Some(block) = next().transpose() {
+                let failed = block.is_err();
+                if sender.blocking_send(block).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self {
+            blocks,
+            remaining: length,
+            sent,
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let block = ready!(self.blocks.poll_recv(context));
+        Poll::Ready(match block {
+            Some(Ok(block)) => {
+                self.sent.inc_by(block.len() as u64);
+                if let Some(remaining) = &mut self.remaining {
+                    *remaining = remaining.saturating_sub(block.len() as u64);
+                }
+                Some(Ok(Frame::data(block)))
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, "a response breaks off; the connection is reset");
+                Some(Err(error))
+            }
+            None if self.remaining.is_some_and(|remaining| remaining > 0) => {
+                Some(Err(BodyError::Short))
+            }
+            None => None,
+        })
+    }
+}

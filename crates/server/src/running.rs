@@ -1,0 +1,202 @@
+//! Starting and stopping.
+
+use crate::app::{App, Doors};
+use crate::config::Config;
+use crate::listen;
+use crate::welcome::lines;
+use firn_services::{ServiceError, Services};
+use firn_store::{Store, StoreError};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// How often what clients left behind is dropped.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Threads for work that blocks.
+const BLOCKING_THREADS_MAX: usize = 128;
+
+/// Why a server does not start, run or stop.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum StartError {
+    #[error("the store does not open")]
+    Store(#[from] StoreError),
+    #[error("the services do not start")]
+    Services(#[from] ServiceError),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the runtime does not start")]
+    Runtime(#[source] std::io::Error),
+    #[error("no signals can be waited for")]
+    Signals(#[source] std::io::Error),
+}
+
+/// A server that runs. Dropping it stops it, too.
+pub struct Running {
+    app: Arc<App>,
+    address: SocketAddr,
+    /// Present until stopped.
+    parts: Option<Parts>,
+}
+
+struct Parts {
+    runtime: Runtime,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+/// Opens the store, makes what a first start needs, listens, serves.
+///
+/// # Errors
+/// If the folder is in use, the address taken, or something cannot be read or written.
+pub fn start(config: Config) -> Result<Running, StartError> {
+    let store = Store::open(config.store_options())?;
+    let services = Services::open(store, &config.data)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("firn-server")
+        .build()
+        .map_err(StartError::Runtime)?;
+    let listen_fault = |source| StartError::Listen {
+        address: config.listen,
+        source,
+    };
+    let listener = runtime
+        .block_on(TcpListener::bind(config.listen))
+        .map_err(listen_fault)?;
+    let address = listener.local_addr().map_err(listen_fault)?;
+    let url = match &config.public_url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("http://{}", reachable(address)),
+    };
+    let app = Arc::new(App::new(services, config, url));
+    let (stop, stopped) = oneshot::channel();
+    let serving = runtime.spawn(listen::serve(
+        listener,
+        Doors::new(app.clone()),
+        app.config.connections_max,
+        Duration::from_secs(app.config.drain_seconds),
+        stopped,
+    ));
+    runtime.spawn(sweep(Arc::downgrade(&app)));
+    tracing::info!(%address, data = %app.config.data.display(), "listening");
+    Ok(Running {
+        app,
+        address,
+        parts: Some(Parts {
+            runtime,
+            stop,
+            serving,
+        }),
+    })
+}
+
+/// An address a client on this machine can use.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        return SocketAddr::from(([127, 0, 0, 1], address.port()));
+    }
+    address
+}
+
+async fn sweep(app: std::sync::Weak<App>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let Some(app) = app.upgrade() else { return };
+        // Errors are logged where they happen.
+        let _ = crate::app::blocking(move || app.services.sweep()).await;
+    }
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL: the configured one, or by its address.
+    pub fn url(&self) -> &str {
+        &self.app.url
+    }
+
+    /// The file with the admin token.
+    pub fn admin_token_path(&self) -> PathBuf {
+        self.app.services.access.admin_token_path()
+    }
+
+    /// The services behind it, for tests and for the process that runs it.
+    pub fn services(&self) -> &firn_services::Services {
+        &self.app.services
+    }
+
+    /// Waits for SIGTERM or SIGINT, then stops.
+    ///
+    /// # Errors
+    /// If signals cannot be waited for, or the store does not close.
+    pub fn run_until_signal(mut self) -> Result<(), StartError> {
+        if let Some(parts) = &self.parts {
+            parts
+                .runtime
+                .block_on(async {
+                    use tokio::signal::unix::{SignalKind, signal};
+                    let mut terminate = signal(SignalKind::terminate())?;
+                    let mut interrupt = signal(SignalKind::interrupt())?;
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                    Ok(())
+                })
+                .map_err(StartError::Signals)?;
+        }
+        tracing::info!("stopping");
+        self.drain()
+    }
+
+    /// Takes no more connections, lets requests under way end, closes the store.
+    ///
+    /// # Errors
+    /// If the store does not close.
+    pub fn stop(mut self) -> Result<(), StartError> {
+        self.drain()
+    }
+
+    fn drain(&mut self) -> Result<(), StartError> {
+        let Some(parts) = self.parts.take() else {
+            return Ok(());
+        };
+        // An error says that it has ended already.
+        let _ = parts.stop.send(());
+        if let Err(error) = parts.runtime.block_on(parts.serving) {
+            tracing::error!(%error, "serving ended badly");
+        }
+        parts
+            .runtime
+            .shutdown_timeout(Duration::from_secs(self.app.config.drain_seconds));
+        Ok(self.app.services.store.close()?)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = self.drain() {
+            tracing::error!(%error, "stopping failed");
+        }
+    }
+}
+
+/// The lines to print after the start: nix.conf, flake, docker, login.
+pub fn welcome(running: &Running) -> String {
+    let token = running.admin_token_path();
+    lines(&running.app.services.access, running.url(), Some(&token))
+}

@@ -1,0 +1,19 @@
+//! The server from the outside: raw HTTP against one in this process.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub
+)]
+
+mod admin;
+mod auth_matrix;
+mod http;
+mod nix_door;
+mod push_protocol;
+mod range;
+mod registry;
+mod samples;
+mod signing;
+mod tampering;

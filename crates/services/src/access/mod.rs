@@ -1,0 +1,299 @@
+//! Who may do what: caches with their configuration and keys, tokens, the matrix of rights.
+//!
+//! Caches are held in memory: a store has one process that writes to it, so what this process
+//! knows is what there is.
+
+mod keys;
+pub mod name;
+pub mod token;
+
+pub use token::{Claims, TokenFault, Tokens};
+
+use crate::{ServiceError, secret_file, sync};
+use firn_formats::admin::{CacheCreate, CacheView, Right, TokenCreate};
+use firn_formats::nix::{PublicKey, SecretKey};
+use firn_store::{CacheId, CacheRow, Store};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+
+/// The cache that holds the server's own entries; no user's name can begin with `_`.
+const SYSTEM_CACHE: &str = "_system";
+/// The domain that public caches share.
+const COMMON_DOMAIN: &str = "public";
+/// The cache made at the first start.
+pub const MAIN_CACHE: &str = "main";
+
+/// A cache's configuration, kept as JSON in its row.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[allow(missing_docs)]
+pub struct CacheConfig {
+    #[serde(default)]
+    pub public: bool,
+    #[serde(default = "default_priority")]
+    pub priority: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstream_keys: Vec<String>,
+}
+
+fn default_priority() -> u32 {
+    40
+}
+
+/// A cache, loaded.
+pub struct Cache {
+    /// Its row.
+    pub row: CacheRow,
+    /// Its configuration.
+    pub config: CacheConfig,
+    /// Its signing keys; all of them sign.
+    pub keys: Vec<SecretKey>,
+}
+
+impl Cache {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.row.name
+    }
+    /// Its public keys.
+    pub fn public_keys(&self) -> Vec<PublicKey> {
+        self.keys.iter().map(SecretKey::public).collect()
+    }
+    /// Whether references that are not here are expected in an upstream.
+    pub fn has_upstream(&self) -> bool {
+        !self.config.upstream_keys.is_empty()
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// No credentials came.
+    Anonymous,
+    /// Credentials came that are not accepted; good for no more than none.
+    Refused(TokenFault),
+    /// A token's bearer.
+    Token(Arc<Claims>),
+}
+
+/// Why a right is not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Refusal {
+    #[error("authentication is needed")]
+    Unauthorized,
+    #[error("{0}")]
+    BadToken(TokenFault),
+    #[error("the token does not give this right")]
+    Denied,
+    #[error("no such cache")]
+    NotFound,
+}
+
+/// Caches, keys, tokens.
+pub struct Access {
+    store: Store,
+    dir: PathBuf,
+    caches: RwLock<BTreeMap<String, Arc<Cache>>>,
+    /// Held while caches are made or removed.
+    changing: Mutex<()>,
+    tokens: Tokens,
+}
+
+impl Access {
+    /// Loads everything; see [`crate::Services::open`].
+    pub(crate) fn open(store: Store, dir: &Path) -> Result<Self, ServiceError> {
+        let system = match store.cache(SYSTEM_CACHE)? {
+            Some(row) => row,
+            None => store.cache_create(SYSTEM_CACHE, SYSTEM_CACHE, b"{}")?,
+        };
+        let access = Self {
+            tokens: Tokens::open(store.clone(), system.id, dir)?,
+            store,
+            dir: dir.to_owned(),
+            caches: RwLock::default(),
+            changing: Mutex::new(()),
+        };
+        for row in access.store.caches()? {
+            if row.name != SYSTEM_CACHE {
+                let cache = access.load(row)?;
+                sync::write(&access.caches).insert(cache.name().to_owned(), Arc::new(cache));
+            }
+        }
+        access.first_start()?;
+        Ok(access)
+    }
+
+    fn first_start(&self) -> Result<(), ServiceError> {
+        let path = self.admin_token_path();
+        let admin_token = secret_file::read(&path)?;
+        if admin_token.is_none() && sync::read(&self.caches).is_empty() {
+            self.cache_create(&CacheCreate {
+                name: MAIN_CACHE.to_owned(),
+                public: true,
+                priority: default_priority(),
+                domain: None,
+                upstream_keys: Vec::new(),
+            })?;
+        }
+        let good = admin_token.is_some_and(|token| self.tokens.verify(token.trim()).is_ok());
+        if !good {
+            let created = self.tokens.create(&TokenCreate {
+                caches: vec!["*".to_owned()],
+                allow: vec![Right::Admin],
+                expires_in: None,
+                note: Some("made at the first start".to_owned()),
+            })?;
+            secret_file::write(&path, &format!("{}\n", created.token))?;
+        }
+        Ok(())
+    }
+
+    /// Where the admin token lies.
+    pub fn admin_token_path(&self) -> PathBuf {
+        self.dir.join("admin.token")
+    }
+
+    fn load(&self, row: CacheRow) -> Result<Cache, ServiceError> {
+        Ok(Cache {
+            config: serde_json::from_slice(&row.config)?,
+            keys: keys::load_or_make(&self.dir, &row.name)?,
+            row,
+        })
+    }
+
+    /// The tokens.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Who bears these credentials.
+    pub fn identify(&self, token: Option<&str>) -> Identity {
+        match token {
+            None => Identity::Anonymous,
+            Some(token) => match self.tokens.verify(token) {
+                Ok(claims) => Identity::Token(claims),
+                Err(fault) => Identity::Refused(fault),
+            },
+        }
+    }
+
+    /// The cache called `name`, if `who` has `right` on it. A cache that exists and one that
+    /// does not answer alike to those who have no right on the name.
+    ///
+    /// # Errors
+    /// Says what is lacking.
+    pub fn authorize(
+        &self,
+        who: &Identity,
+        name: &str,
+        right: Right,
+    ) -> Result<Arc<Cache>, Refusal> {
+        let cache = sync::read(&self.caches).get(name).cloned();
+        if right == Right::Pull
+            && let Some(cache) = cache.as_ref().filter(|cache| cache.config.public)
+        {
+            return Ok(cache.clone());
+        }
+        match who {
+            Identity::Anonymous => Err(Refusal::Unauthorized),
+            Identity::Refused(fault) => Err(Refusal::BadToken(*fault)),
+            Identity::Token(claims) if claims.grants(name, right) => cache.ok_or(Refusal::NotFound),
+            Identity::Token(_) => Err(Refusal::Denied),
+        }
+    }
+
+    /// The cache of an image name and the image's name inside it: the longest cache name wins.
+    /// Does not say whether anyone may see it.
+    pub fn split_repository<'a>(&self, repository: &'a str) -> Option<(Arc<Cache>, &'a str)> {
+        let caches = sync::read(&self.caches);
+        let mut slashes = repository.match_indices('/').map(|(at, _)| at);
+        let first = slashes.next()?;
+        let longest_first = [slashes.next(), Some(first)];
+        longest_first.into_iter().flatten().find_map(|at| {
+            let cache = caches.get(&repository[..at])?;
+            Some((cache.clone(), &repository[at + 1..]))
+        })
+    }
+
+    /// A cache by its row. Does not say whether anyone may see it.
+    pub(crate) fn cache_by_id(&self, id: CacheId) -> Option<Arc<Cache>> {
+        let caches = sync::read(&self.caches);
+        caches.values().find(|cache| cache.row.id == id).cloned()
+    }
+
+    /// The caches on which `who` has `right`, by name.
+    pub fn caches(&self, who: &Identity, right: Right) -> Vec<Arc<Cache>> {
+        let all: Vec<Arc<Cache>> = sync::read(&self.caches).values().cloned().collect();
+        all.into_iter()
+            .filter(|cache| self.authorize(who, cache.name(), right).is_ok())
+            .collect()
+    }
+
+    /// Makes a cache and its key.
+    ///
+    /// # Errors
+    /// If the request is unsound, the name is taken, or the store fails.
+    pub fn cache_create(&self, request: &CacheCreate) -> Result<Arc<Cache>, ServiceError> {
+        name::check_cache_name(&request.name)?;
+        for key in &request.upstream_keys {
+            PublicKey::parse(key).map_err(|error| {
+                ServiceError::BadRequest(format!("upstream key {key:?}: {error}"))
+            })?;
+        }
+        let domain = match (&request.domain, request.public) {
+            (Some(domain), _) => {
+                name::check_cache_name(domain)?;
+                domain.clone()
+            }
+            (None, true) => COMMON_DOMAIN.to_owned(),
+            // No user can name a domain with a leading underscore, so nobody's cache shares it.
+            (None, false) => format!("_cache/{}", request.name),
+        };
+        let config = CacheConfig {
+            public: request.public,
+            priority: request.priority,
+            upstream_keys: request.upstream_keys.clone(),
+        };
+        let _changing = sync::lock(&self.changing);
+        let row = self
+            .store
+            .cache_create(&request.name, &domain, &serde_json::to_vec(&config)?)?;
+        let cache = Arc::new(self.load(row)?);
+        sync::write(&self.caches).insert(request.name.clone(), cache.clone());
+        Ok(cache)
+    }
+
+    /// Removes a cache, its entries and its keys.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn cache_delete(&self, cache: &Cache) -> Result<(), ServiceError> {
+        let _changing = sync::lock(&self.changing);
+        sync::write(&self.caches).remove(cache.name());
+        self.store.cache_delete(cache.row.id)?;
+        secret_file::remove(&keys::path(&self.dir, cache.name()))
+    }
+
+    /// A cache as its users see it.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn cache_view(&self, cache: &Cache) -> Result<CacheView, ServiceError> {
+        let usage = self.store.cache_usage(cache.row.id)?;
+        Ok(CacheView {
+            name: cache.name().to_owned(),
+            public: cache.config.public,
+            priority: cache.config.priority,
+            domain: cache.row.domain_name.clone(),
+            public_keys: cache
+                .public_keys()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            store_paths: usage.narinfos,
+            images: usage.manifests,
+            stored_bytes: usage.stored_bytes,
+        })
+    }
+}

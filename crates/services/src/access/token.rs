@@ -1,0 +1,360 @@
+//! Tokens: JWTs signed with HS256 by a key of this server, revocable by their id.
+//!
+//! The key lies in `token.key` (64 hexadecimal characters, mode 0600). What was issued and what
+//! was revoked are entries of the system cache; the tokens themselves are kept nowhere.
+
+use super::name::pattern_covers;
+use crate::{ServiceError, secret_file, sync};
+use bytes::Bytes;
+use firn_formats::Sha256;
+use firn_formats::admin::{Right, TokenCreate, TokenCreated, TokenView};
+use firn_store::{CacheId, EntryKind, IfExists, NewEntry, Publication, Store};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use quick_cache::sync::Cache as QuickCache;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Longest token looked at, in bytes.
+const TOKEN_BYTES_MAX: usize = 8 << 10;
+/// Most patterns in one token.
+const PATTERNS_MAX: usize = 100;
+/// Tokens whose check is remembered.
+const REMEMBERED_TOKENS: usize = 4096;
+/// Entries read at once.
+const PAGE: usize = 1000;
+
+/// What a token says.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[allow(missing_docs)]
+pub struct Claims {
+    pub jti: String,
+    /// Seconds since 1970.
+    pub iat: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exp: Option<u64>,
+    /// Patterns of cache names.
+    pub caches: Vec<String>,
+    pub allow: Vec<Right>,
+    /// The token this one was exchanged for; it ends with that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Made by the registry's token endpoint for the scopes asked; more can be asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub registry: bool,
+}
+
+impl Claims {
+    /// Whether the token gives `right` on the cache called `name` (or on all a pattern covers).
+    /// Admin holds every right.
+    pub fn grants(&self, name: &str, right: Right) -> bool {
+        let allowed = self.allow.contains(&right) || self.allow.contains(&Right::Admin);
+        allowed
+            && self
+                .caches
+                .iter()
+                .any(|pattern| pattern_covers(pattern, name))
+    }
+}
+
+/// A token's public face, as the system cache keeps it.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Issued {
+    claims: Claims,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+/// Why a token is not accepted. Tells nothing of its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum TokenFault {
+    #[error("the token is not one of this server's")]
+    Invalid,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token was revoked")]
+    Revoked,
+}
+
+/// Issues, checks and revokes tokens.
+pub struct Tokens {
+    store: Store,
+    system: CacheId,
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+    validation: Validation,
+    remembered: QuickCache<Sha256, Arc<Claims>>,
+    revoked: RwLock<HashSet<String>>,
+}
+
+/// Seconds since 1970. It decides about tokens, never about data.
+pub(crate) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+fn random_id() -> Result<String, ServiceError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(ServiceError::Random)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A time in RFC 3339; `None` if it is out of reach.
+pub fn rfc3339(seconds: u64) -> Option<String> {
+    let seconds = i64::try_from(seconds).ok()?;
+    Some(jiff::Timestamp::from_second(seconds).ok()?.to_string())
+}
+
+fn load_or_make_key(path: &Path) -> Result<Sha256, ServiceError> {
+    if let Some(text) = secret_file::read(path)? {
+        return Sha256::from_hex(text.trim()).ok_or_else(|| ServiceError::SecretContent {
+            path: path.to_owned(),
+            what: "it is not 64 hexadecimal characters".to_owned(),
+        });
+    }
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(ServiceError::Random)?;
+    let key = Sha256(key);
+    secret_file::write(path, &format!("{}\n", key.hex()))?;
+    Ok(key)
+}
+
+impl Tokens {
+    /// Loads or makes the key in `dir`; `system` is the cache that holds the lists.
+    pub(crate) fn open(store: Store, system: CacheId, dir: &Path) -> Result<Self, ServiceError> {
+        let key = load_or_make_key(&dir.join("token.key"))?;
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.required_spec_claims.clear();
+        // Checked at each use, since the check of the signature is remembered.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        let mut revoked = HashSet::new();
+        for_each_entry(&store, system, EntryKind::RevokedToken, |entry| {
+            revoked.insert(entry.key);
+            Ok(())
+        })?;
+        Ok(Self {
+            store,
+            system,
+            encoding: EncodingKey::from_secret(&key.0),
+            decoding: DecodingKey::from_secret(&key.0),
+            validation,
+            remembered: QuickCache::new(REMEMBERED_TOKENS),
+            revoked: RwLock::new(revoked),
+        })
+    }
+
+    /// Checks signature, expiry and revocation.
+    ///
+    /// # Errors
+    /// Says why it is refused.
+    pub fn verify(&self, token: &str) -> Result<Arc<Claims>, TokenFault> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenFault::Invalid);
+        }
+        let fingerprint = Sha256::of(token.as_bytes());
+        let claims = match self.remembered.get(&fingerprint) {
+            Some(claims) => claims,
+            None => {
+                let decoded =
+                    jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)
+                        .map_err(|_| TokenFault::Invalid)?;
+                let claims = Arc::new(decoded.claims);
+                self.remembered.insert(fingerprint, claims.clone());
+                claims
+            }
+        };
+        if claims.exp.is_some_and(|exp| exp <= now()) {
+            return Err(TokenFault::Expired);
+        }
+        let revoked = sync::read(&self.revoked);
+        let ended = |id: &String| revoked.contains(id);
+        if ended(&claims.jti) || claims.parent.as_ref().is_some_and(ended) {
+            return Err(TokenFault::Revoked);
+        }
+        Ok(claims)
+    }
+
+    /// Makes a token and keeps its public face.
+    ///
+    /// # Errors
+    /// If the request is unsound or the store fails.
+    pub fn create(&self, request: &TokenCreate) -> Result<TokenCreated, ServiceError> {
+        check_request(request)?;
+        let iat = now();
+        let claims = Claims {
+            jti: random_id()?,
+            iat,
+            exp: request
+                .expires_in
+                .map(|seconds| iat.saturating_add(seconds)),
+            caches: request.caches.clone(),
+            allow: request.allow.clone(),
+            parent: None,
+            registry: false,
+        };
+        let token = self.sign(&claims)?;
+        let created = TokenCreated {
+            id: claims.jti.clone(),
+            token,
+            expires: claims.exp.and_then(rfc3339),
+        };
+        let issued = Issued {
+            claims,
+            note: request.note.clone(),
+        };
+        self.put(
+            EntryKind::Token,
+            &created.id,
+            serde_json::to_vec(&issued)?.into(),
+        )?;
+        Ok(created)
+    }
+
+    /// A short-lived token with no more rights than `parent` (anonymous without); kept in no list.
+    ///
+    /// # Errors
+    /// If it cannot be signed.
+    pub fn exchange(
+        &self,
+        parent: Option<&Claims>,
+        caches: Vec<String>,
+        allow: Vec<Right>,
+        seconds: u64,
+    ) -> Result<(String, Claims), ServiceError> {
+        let iat = now();
+        let end = iat.saturating_add(seconds);
+        let claims = Claims {
+            jti: random_id()?,
+            iat,
+            exp: Some(
+                parent
+                    .and_then(|claims| claims.exp)
+                    .map_or(end, |exp| exp.min(end)),
+            ),
+            caches,
+            allow,
+            parent: parent
+                .map(|claims| claims.parent.clone().unwrap_or_else(|| claims.jti.clone())),
+            registry: true,
+        };
+        Ok((self.sign(&claims)?, claims))
+    }
+
+    fn sign(&self, claims: &Claims) -> Result<String, ServiceError> {
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &self.encoding)
+            .map_err(ServiceError::Token)
+    }
+
+    /// All issued tokens, newest last.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn list(&self) -> Result<Vec<TokenView>, ServiceError> {
+        let mut issued = Vec::new();
+        for_each_entry(&self.store, self.system, EntryKind::Token, |entry| {
+            issued.push(serde_json::from_slice::<Issued>(&entry.value)?);
+            Ok(())
+        })?;
+        issued.sort_by(|a, b| (a.claims.iat, &a.claims.jti).cmp(&(b.claims.iat, &b.claims.jti)));
+        Ok(issued.into_iter().map(|token| self.view(token)).collect())
+    }
+
+    fn view(&self, token: Issued) -> TokenView {
+        TokenView {
+            revoked: sync::read(&self.revoked).contains(&token.claims.jti),
+            expires: token.claims.exp.and_then(rfc3339),
+            id: token.claims.jti,
+            caches: token.claims.caches,
+            allow: token.claims.allow,
+            note: token.note,
+        }
+    }
+
+    /// One issued token.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn get(&self, id: &str) -> Result<Option<TokenView>, ServiceError> {
+        let Some(entry) = self.store.entry(self.system, EntryKind::Token, id)? else {
+            return Ok(None);
+        };
+        Ok(Some(self.view(serde_json::from_slice(&entry.value)?)))
+    }
+
+    /// Ends a token, and those exchanged for it, at once.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn revoke(&self, id: &str) -> Result<(), ServiceError> {
+        self.put(EntryKind::RevokedToken, id, Bytes::new())?;
+        sync::write(&self.revoked).insert(id.to_owned());
+        Ok(())
+    }
+
+    fn put(&self, kind: EntryKind, key: &str, value: Bytes) -> Result<(), ServiceError> {
+        let entry = NewEntry {
+            kind,
+            key: key.to_owned(),
+            value,
+            blobs: Vec::new(),
+            requires: Vec::new(),
+            if_exists: IfExists::Replace,
+            lease: None,
+        };
+        let publication = Publication {
+            entries: vec![entry],
+            deletions: Vec::new(),
+        };
+        self.store.publish(None, self.system, publication)?;
+        Ok(())
+    }
+}
+
+fn check_request(request: &TokenCreate) -> Result<(), ServiceError> {
+    let refuse = |why: &str| Err(ServiceError::BadRequest(why.to_owned()));
+    if request.caches.is_empty() || request.allow.is_empty() {
+        return refuse("a token names at least one cache pattern and one right");
+    }
+    if request.caches.len() > PATTERNS_MAX || request.caches.iter().any(|name| name.len() > 256) {
+        return refuse("too many cache patterns, or too long ones");
+    }
+    let sound =
+        |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'/' | b'*');
+    if !request
+        .caches
+        .iter()
+        .all(|name| !name.is_empty() && name.bytes().all(sound))
+    {
+        return refuse(
+            "a cache pattern has lower-case letters, digits, `.`, `_`, `-`, `/` and `*`",
+        );
+    }
+    if request.note.as_ref().is_some_and(|note| note.len() > 1024) {
+        return refuse("the note is too long");
+    }
+    Ok(())
+}
+
+fn for_each_entry(
+    store: &Store,
+    cache: CacheId,
+    kind: EntryKind,
+    mut take: impl FnMut(firn_store::Entry) -> Result<(), ServiceError>,
+) -> Result<(), ServiceError> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = store.entries(cache, kind, "", after.as_deref(), PAGE)?;
+        let whole = page.len() == PAGE;
+        after = page.last().map(|entry| entry.key.clone());
+        for entry in page {
+            take(entry)?;
+        }
+        if !whole {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! One enum for what services refuse; the doors turn it into their own words.
+
+use firn_formats::push::ApiErrorCode;
+use firn_store::StoreError;
+use std::path::PathBuf;
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ServiceError {
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("malformed upload")]
+    Format(#[source] firn_chunks::chunker::FormatError),
+    #[error("malformed narinfo")]
+    NarInfo(#[from] firn_formats::nix::narinfo::NarInfoError),
+    #[error("malformed request body")]
+    Wire(#[from] firn_formats::push::WireError),
+    #[error("malformed frame")]
+    Frame(#[from] firn_chunks::frame::FrameError),
+    #[error("the body does not decompress as {format}")]
+    Decompression {
+        format: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the upload broke off")]
+    Interrupted(#[source] std::io::Error),
+    #[error("not found: {0}")]
+    NotFound(String),
+    #[error("the session is gone; begin again")]
+    SessionGone,
+    #[error("blob handle {0} is not known to this session (any more); propose the blob again")]
+    StaleBlob(u32),
+    #[error("{0} chunks of the blob are not here; propose it again and send them")]
+    MissingChunks(usize),
+    #[error("{0}")]
+    HashMismatch(String),
+    #[error("a reference is neither in the cache nor in the request: {0}")]
+    MissingReference(String),
+    #[error("already exists: {0}")]
+    Conflict(String),
+    #[error("{what} is larger than {limit} bytes")]
+    TooLarge { what: &'static str, limit: u64 },
+    #[error("the secret file {path}")]
+    SecretFile {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the secret file {path} is malformed: {what}")]
+    SecretContent { path: PathBuf, what: String },
+    #[error("the system gives no random bytes")]
+    Random(#[source] getrandom::Error),
+    #[error("the token cannot be made")]
+    Token(#[source] jsonwebtoken::errors::Error),
+    #[error("a worker failed")]
+    WorkerFailed,
+    #[error("a stored document is malformed")]
+    StoredJson(#[from] serde_json::Error),
+    #[error("a stored entry is damaged: {0}")]
+    StoredEntry(String),
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for ServiceError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::SessionGone(_) => Self::SessionGone,
+            StoreError::MissingChunks(chunks) => Self::MissingChunks(chunks.len()),
+            StoreError::MissingEntry(key) => Self::MissingReference(key),
+            StoreError::Conflict(what) => Self::Conflict(what),
+            StoreError::NoSuchCache(name) => Self::NotFound(format!("cache {name}")),
+            StoreError::Format(fault) => Self::Format(fault),
+            StoreError::WrongList(what) => Self::HashMismatch(what),
+            StoreError::Upload(source) => Self::Interrupted(source),
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl ServiceError {
+    /// What a client may branch on.
+    pub fn code(&self) -> ApiErrorCode {
+        match self {
+            Self::BadRequest(_)
+            | Self::Format(_)
+            | Self::NarInfo(_)
+            | Self::Wire(_)
+            | Self::Frame(_)
+            | Self::Decompression { .. }
+            | Self::Interrupted(_) => ApiErrorCode::BadRequest,
+            Self::NotFound(_) => ApiErrorCode::NotFound,
+            Self::SessionGone => ApiErrorCode::SessionGone,
+            Self::StaleBlob(_) => ApiErrorCode::StaleBlob,
+            Self::MissingChunks(_) => ApiErrorCode::MissingChunks,
+            Self::HashMismatch(_) => ApiErrorCode::HashMismatch,
+            Self::MissingReference(_) => ApiErrorCode::MissingReference,
+            Self::Conflict(_) => ApiErrorCode::Conflict,
+            Self::TooLarge { .. } => ApiErrorCode::TooLarge,
+            Self::Store(StoreError::Full(_)) => ApiErrorCode::StorageFull,
+            Self::SecretFile { .. }
+            | Self::SecretContent { .. }
+            | Self::Random(_)
+            | Self::Token(_)
+            | Self::WorkerFailed
+            | Self::StoredJson(_)
+            | Self::StoredEntry(_)
+            | Self::Store(_) => ApiErrorCode::Internal,
+        }
+    }
+
+    /// What a client is told: for its own faults the whole chain of causes, for ours nothing
+    /// of the inside (the log has it).
+    pub fn public_message(&self) -> String {
+        match self.code() {
+            ApiErrorCode::Internal => "internal error; the server's log says more".to_owned(),
+            ApiErrorCode::StorageFull => "the server's storage is full".to_owned(),
+            _ => self.chain(),
+        }
+    }
+
+    /// The error and its sources, joined by colons.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            if !text.ends_with(&cause_text) {
+                text.push_str(": ");
+                text.push_str(&cause_text);
+            }
+            source = cause.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,119 @@
+//! From a NAR's name to bytes that can be served whole.
+
+use super::NixCache;
+use super::upload::split_nar_name;
+use super::wrap::{WrappedNar, wrapped_length};
+use crate::{ServiceError, access::Cache};
+use firn_formats::nix::Compression;
+use firn_store::{BlobInfo, BlobReader, EntryKind, Representation};
+
+/// How a NAR is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NarForm {
+    /// As it lies; ranges can be had.
+    Stored(Representation),
+    /// In another format, made as it is sent, without compressing. Its length may be unknown.
+    Wrapped(Compression, Option<u64>),
+}
+
+/// A NAR found.
+pub struct NarSource {
+    /// Its blob.
+    pub blob: BlobInfo,
+    /// How it is served under the name asked for.
+    pub form: NarForm,
+}
+
+impl NarSource {
+    /// Bytes of the answer, if known.
+    pub fn length(&self) -> Option<u64> {
+        match self.form {
+            NarForm::Stored(Representation::Identity) => Some(self.blob.identity_length),
+            NarForm::Stored(Representation::Zstd) => Some(self.blob.zstd_length),
+            NarForm::Stored(Representation::Gzip) => self.blob.gzip.map(|(_, size)| size),
+            NarForm::Wrapped(_, length) => length,
+        }
+    }
+}
+
+impl NixCache {
+    /// The blob of a NAR's entry.
+    pub(super) fn nar_blob(
+        &self,
+        cache: &Cache,
+        kind: EntryKind,
+        key: &str,
+    ) -> Result<Option<BlobInfo>, ServiceError> {
+        let Some(entry) = self.store.entry(cache.row.id, kind, key)? else {
+            return Ok(None);
+        };
+        match entry.blobs.first() {
+            Some(id) => Ok(self.store.blob(*id)?),
+            None => Ok(None),
+        }
+    }
+
+    /// Finds the NAR called `name` (what follows `nar/`) in a cache.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn nar(&self, cache: &Cache, name: &str) -> Result<Option<NarSource>, ServiceError> {
+        let Some((hash, compression)) = split_nar_name(name) else {
+            return Ok(None);
+        };
+        let blob = match self.nar_blob(cache, EntryKind::NarFile, &hash.base32())? {
+            Some(blob) => blob,
+            None => match self.nar_blob(cache, EntryKind::NarAlias, name)? {
+                Some(blob) => blob,
+                None => return Ok(None),
+            },
+        };
+        let form = match compression {
+            Compression::None => NarForm::Stored(Representation::Identity),
+            Compression::Zstd => NarForm::Stored(Representation::Zstd),
+            Compression::Lz4 => return Ok(None),
+            other => NarForm::Wrapped(other, wrapped_length(other, blob.identity_length)),
+        };
+        Ok(Some(NarSource { blob, form }))
+    }
+
+    /// Opens a NAR as it lies, `range` being (first byte, length). When this returns, all of it
+    /// can be read.
+    ///
+    /// # Errors
+    /// If bytes are missing, or the store fails.
+    pub fn read_nar(
+        &self,
+        blob: &BlobInfo,
+        representation: Representation,
+        range: Option<(u64, u64)>,
+    ) -> Result<BlobReader, ServiceError> {
+        Ok(self.store.read(blob.id, representation, range)?)
+    }
+
+    /// Opens a NAR to be served in another format.
+    ///
+    /// # Errors
+    /// If bytes are missing, or the store fails.
+    pub fn wrap_nar(
+        &self,
+        blob: &BlobInfo,
+        compression: Compression,
+    ) -> Result<WrappedNar, ServiceError> {
+        let reader = self.store.read(blob.id, Representation::Identity, None)?;
+        WrappedNar::new(reader, compression)
+    }
+
+    /// Renews the lease of a NAR to whose pusher "it is here" is said (rule 5).
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn renew_nar(&self, cache: &Cache, name: &str) -> Result<(), ServiceError> {
+        let stem = name.split_once('.').map_or(name, |(stem, _)| stem);
+        self.store
+            .renew(cache.row.id, EntryKind::NarAlias, &[name])?;
+        Ok(self
+            .store
+            .renew(cache.row.id, EntryKind::NarFile, &[stem])?)
+    }
+}

@@ -1,0 +1,187 @@
+//! `nix copy --to http…`: a NAR under a name, then the narinfo that ties it to a path.
+
+use super::body::{NAR_BYTES_MAX, content_encoding, decompress, read_all};
+use super::{HashText, NixCache, VerifiedPath, check_verified, hash_text};
+use crate::{ServiceError, access::Cache};
+use firn_chunks::Format;
+use firn_formats::Sha256;
+use firn_formats::nix::narinfo::NARINFO_BYTES_MAX;
+use firn_formats::nix::{Compression, NarInfo, base32};
+use firn_store::{BlobInfo, EntryKind, IfExists, NewEntry, Publication, PublishedEntry};
+use std::io::Read;
+use std::time::Duration;
+
+/// How long a NAR waits for its narinfo.
+const NAR_WITHOUT_NARINFO: Duration = Duration::from_secs(24 * 3600);
+
+/// What a PUT did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uploaded {
+    /// It is new.
+    Created,
+    /// It was there; nothing, or only signatures, changed.
+    Known,
+}
+
+/// The file hash that a NAR file name begins with, and its compression.
+pub(super) fn split_nar_name(name: &str) -> Option<(Sha256, Compression)> {
+    let compression = Compression::from_nar_file_name(name)?;
+    let stem = name.split_once('.')?.0;
+    let hash = match stem.len() {
+        52 => Sha256(base32::decode(stem).ok()?),
+        64 => Sha256::from_hex(stem)?,
+        _ => return None,
+    };
+    Some((hash, compression))
+}
+
+impl NixCache {
+    /// Takes in a NAR file, `name` being what follows `nar/`. It is a NAR and has the hash it is
+    /// named by, or nothing is kept.
+    ///
+    /// # Errors
+    /// If the name or the body is unsound, or the store fails.
+    pub fn put_nar(
+        &self,
+        cache: &Cache,
+        name: &str,
+        encoding: Option<&str>,
+        body: &mut dyn Read,
+    ) -> Result<Uploaded, ServiceError> {
+        let (file_hash, compression) = split_nar_name(name).ok_or_else(|| {
+            ServiceError::BadRequest(format!(
+                "{name:?} does not name a NAR by its file hash, as in <hash>.nar.zst"
+            ))
+        })?;
+        let encoding = content_encoding(encoding)?;
+        let shared = self.sessions.get(cache)?;
+        let mut ingest = self.store.ingest(shared.session(), Format::Nar);
+        let actual = decompress(body, encoding, compression, NAR_BYTES_MAX, &mut |bytes| {
+            shared.keep_alive()?;
+            Ok(ingest.write(bytes)?)
+        })?;
+        if actual != file_hash {
+            return Err(ServiceError::HashMismatch(format!(
+                "the file {name} has hash {}",
+                actual.base32()
+            )));
+        }
+        let blob = ingest.finish()?;
+        let mut entry = alias_entry(name, compression, &blob);
+        entry.lease = Some(NAR_WITHOUT_NARINFO);
+        // An alias that a narinfo made durable must not fall back to a lease.
+        entry.if_exists = IfExists::Keep;
+        let publication = Publication {
+            entries: vec![entry],
+            deletions: Vec::new(),
+        };
+        let published = self
+            .store
+            .publish(Some(shared.session()), cache.row.id, publication)?;
+        if published.first() == Some(&PublishedEntry::New) {
+            return Ok(Uploaded::Created);
+        }
+        self.store
+            .renew(cache.row.id, EntryKind::NarAlias, &[name])?;
+        Ok(Uploaded::Known)
+    }
+
+    /// Takes in a narinfo: its NAR must be here and be what it says, its references be here or
+    /// upstream. It is signed and published; a second one adds its signatures.
+    ///
+    /// # Errors
+    /// If it is unsound, something it needs is missing, or the store fails.
+    pub fn put_narinfo(
+        &self,
+        cache: &Cache,
+        hash: &HashText,
+        encoding: Option<&str>,
+        body: &mut dyn Read,
+    ) -> Result<Uploaded, ServiceError> {
+        let text = read_all(
+            body,
+            content_encoding(encoding)?,
+            "the narinfo",
+            NARINFO_BYTES_MAX as u64,
+        )?;
+        let text = String::from_utf8(text)
+            .map_err(|_| ServiceError::BadRequest("the narinfo is not UTF-8".to_owned()))?;
+        let narinfo = NarInfo::parse(&text)?;
+        if hash_text(&narinfo.store_path.hash().to_string()) != Some(*hash) {
+            return Err(ServiceError::BadRequest(format!(
+                "the narinfo is of {}, which is not the path asked for",
+                narinfo.store_path
+            )));
+        }
+        let shared = self.sessions.get(cache)?;
+        let (blob, alias) = self.uploaded_nar(cache, &narinfo)?;
+        check_verified(
+            &narinfo.store_path,
+            &blob,
+            &narinfo.nar_hash,
+            narinfo.nar_size,
+        )?;
+        let path = VerifiedPath {
+            path: narinfo.store_path,
+            blob,
+            references: narinfo.references,
+            deriver: narinfo.deriver,
+            signatures: narinfo.signatures,
+            ca: narinfo.ca,
+        };
+        let new = self.publish(
+            shared.session(),
+            cache,
+            &[path],
+            alias.into_iter().collect(),
+        )?;
+        Ok(match new {
+            0 => Uploaded::Known,
+            _ => Uploaded::Created,
+        })
+    }
+
+    /// The NAR that a narinfo's URL names, and its alias made durable.
+    fn uploaded_nar(
+        &self,
+        cache: &Cache,
+        narinfo: &NarInfo,
+    ) -> Result<(BlobInfo, Option<NewEntry>), ServiceError> {
+        let url = &narinfo.url;
+        let name = url.strip_prefix("nar/").ok_or_else(|| {
+            ServiceError::BadRequest(format!("the URL {url:?} does not begin with nar/"))
+        })?;
+        let (_, compression) = split_nar_name(name).ok_or_else(|| {
+            ServiceError::BadRequest(format!("the URL {url:?} does not name a NAR by its hash"))
+        })?;
+        if compression != narinfo.compression {
+            return Err(ServiceError::BadRequest(format!(
+                "the URL {url:?} and Compression {} do not agree",
+                narinfo.compression.name()
+            )));
+        }
+        if let Some(blob) = self.nar_blob(cache, EntryKind::NarAlias, name)? {
+            let alias = alias_entry(name, compression, &blob);
+            return Ok((blob, Some(alias)));
+        }
+        let stem = name.split_once('.').map_or(name, |(stem, _)| stem);
+        match self.nar_blob(cache, EntryKind::NarFile, stem)? {
+            Some(blob) => Ok((blob, None)),
+            None => Err(ServiceError::BadRequest(format!(
+                "its NAR {url} is not here; upload that first"
+            ))),
+        }
+    }
+}
+
+fn alias_entry(name: &str, compression: Compression, blob: &BlobInfo) -> NewEntry {
+    NewEntry {
+        kind: EntryKind::NarAlias,
+        key: name.to_owned(),
+        value: compression.name().into(),
+        blobs: vec![blob.id],
+        requires: Vec::new(),
+        if_exists: IfExists::Replace,
+        lease: None,
+    }
+}

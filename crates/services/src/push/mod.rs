@@ -1,0 +1,283 @@
+//! The push protocol of Firn's own client; `firn_formats::push` has its messages.
+//!
+//! A session's rows and pins are the store's. What this module holds in memory, the blobs that
+//! were proposed and how far their hashes are computed, may be lost at any time: then a handle
+//! is stale, the client proposes again, and is asked for nothing that arrived before.
+
+mod frames;
+mod publish;
+mod session;
+
+pub use session::PushSession;
+
+use crate::access::{Access, Cache};
+use crate::{NixCache, ServiceError, sync::lock};
+use firn_chunks::{ChunkId, ChunkList, ChunkRef};
+use firn_formats::push::{
+    Begin, Begun, BlobKind, LayerDescriptor, PATHS_PER_REQUEST_MAX, Proposal, ProposalAnswer,
+    decode_proposals, encode_answers, encode_proposals,
+};
+use firn_store::{EntryKind, Store};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Chunks in one blob: 64 GiB at the average size.
+const CHUNKS_PER_BLOB_MAX: usize = 1 << 20;
+/// Chunks of all open proposals of a session; they cost some 100 bytes each.
+const CHUNKS_PER_SESSION_MAX: usize = 4 << 20;
+/// A session without a request for this long loses what is in memory.
+const IDLE_MAX: Duration = Duration::from_secs(600);
+/// Longest layer key, in bytes.
+const LAYER_KEY_BYTES_MAX: usize = 200;
+
+/// The push door's work.
+pub struct Push {
+    store: Store,
+    nix_cache: Arc<NixCache>,
+    access: Arc<Access>,
+    sessions: Mutex<HashMap<String, Arc<PushSession>>>,
+}
+
+fn too_many(what: &str) -> ServiceError {
+    ServiceError::BadRequest(format!("too many {what} in one request; send several"))
+}
+
+impl Push {
+    pub(crate) fn new(store: Store, nix_cache: Arc<NixCache>, access: Arc<Access>) -> Self {
+        Self {
+            store,
+            nix_cache,
+            access,
+            sessions: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Says which paths are missing and what is known of layer keys; opens or joins a session
+    /// if there is anything to push.
+    ///
+    /// # Errors
+    /// If the request is unsound, the session to join is another cache's or gone, or the store fails.
+    pub fn begin(&self, cache: &Arc<Cache>, begin: &Begin) -> Result<Begun, ServiceError> {
+        if begin.paths.len() > PATHS_PER_REQUEST_MAX || begin.layers.len() > PATHS_PER_REQUEST_MAX {
+            return Err(too_many("paths or layers"));
+        }
+        let hashes: Vec<&str> = begin.paths.iter().map(String::as_str).collect();
+        if let Some(bad) = hashes
+            .iter()
+            .find(|h| crate::nix_cache::hash_text(h).is_none())
+        {
+            return Err(ServiceError::BadRequest(format!(
+                "{bad:?} is not the hash part of a store path"
+            )));
+        }
+        let present = self.nix_cache.present_for_pusher(cache, &hashes)?;
+        let missing: Vec<u32> = (0u32..)
+            .zip(&present)
+            .filter(|(_, present)| !**present)
+            .map(|(index, _)| index)
+            .collect();
+        let mut layers = self.known_layers(cache, &begin.layers)?;
+        if begin.gzip {
+            layers.retain(|_, layer| layer.gzip.is_some());
+        }
+        let distinct_keys: HashSet<&String> = begin.layers.iter().collect();
+        let nothing_to_do = missing.is_empty() && layers.len() == distinct_keys.len();
+        let session = match &begin.session {
+            Some(id) => Some(self.session(id)?),
+            None if nothing_to_do => None,
+            None => Some(self.open(cache)?),
+        };
+        if session
+            .as_ref()
+            .is_some_and(|open| open.cache.row.id != cache.row.id)
+        {
+            return Err(ServiceError::SessionGone);
+        }
+        Ok(Begun {
+            missing,
+            layers,
+            expires_in: session
+                .as_ref()
+                .map_or(0, |session| session.session.expires_in.as_secs()),
+            session: session.map(|session| session.session.id.clone()),
+        })
+    }
+
+    fn known_layers(
+        &self,
+        cache: &Cache,
+        keys: &[String],
+    ) -> Result<BTreeMap<String, LayerDescriptor>, ServiceError> {
+        let mut known = BTreeMap::new();
+        if keys.is_empty() {
+            return Ok(known);
+        }
+        let key_texts: Vec<&str> = keys.iter().map(String::as_str).collect();
+        self.store
+            .renew(cache.row.id, EntryKind::Layer, &key_texts)?;
+        for key in keys {
+            if key.len() > LAYER_KEY_BYTES_MAX {
+                return Err(ServiceError::BadRequest(
+                    "a layer key is too long".to_owned(),
+                ));
+            }
+            let Some(entry) = self.store.entry(cache.row.id, EntryKind::Layer, key)? else {
+                continue;
+            };
+            let servable = match entry.blobs.first() {
+                Some(blob) => self.store.blob(*blob)?.is_some(),
+                None => false,
+            };
+            if servable {
+                known.insert(key.clone(), serde_json::from_slice(&entry.value)?);
+            }
+        }
+        Ok(known)
+    }
+
+    fn open(&self, cache: &Arc<Cache>) -> Result<Arc<PushSession>, ServiceError> {
+        let session = self.store.session_open(&cache.row)?;
+        self.remember(PushSession::new(session, cache.clone())?)
+    }
+
+    fn remember(&self, session: PushSession) -> Result<Arc<PushSession>, ServiceError> {
+        let id = session.session.id.clone();
+        let mut sessions = lock(&self.sessions);
+        Ok(sessions
+            .entry(id)
+            .or_insert_with(|| Arc::new(session))
+            .clone())
+    }
+
+    /// A live session, renewed. The caller checks the right to push into its cache.
+    ///
+    /// # Errors
+    /// If there is none of that id.
+    pub fn session(&self, id: &str) -> Result<Arc<PushSession>, ServiceError> {
+        let known = lock(&self.sessions).get(id).cloned();
+        if let Some(known) = known {
+            if known.renewal_due()
+                && let Err(error) = self.store.session_touch(id)
+            {
+                lock(&self.sessions).remove(id);
+                return Err(error.into());
+            }
+            return Ok(known);
+        }
+        // After a restart the store still knows it, and whose it is.
+        let session = self.store.session_touch(id)?;
+        let cache = self
+            .access
+            .cache_by_id(session.cache)
+            .ok_or(ServiceError::SessionGone)?;
+        self.remember(PushSession::new(session, cache)?)
+    }
+
+    /// Takes proposals, answers which chunks are missing, pins the others.
+    ///
+    /// # Errors
+    /// If the body is malformed or too much, or the store fails.
+    pub fn propose(&self, session: &PushSession, body: &[u8]) -> Result<Vec<u8>, ServiceError> {
+        let proposals = decode_proposals(body)?;
+        let mut lists = Vec::with_capacity(proposals.len());
+        for proposal in &proposals {
+            lists.push(checked_list(proposal)?);
+        }
+        let mut seen = HashSet::new();
+        let mut ids = Vec::new();
+        for chunk in lists.iter().flat_map(|list| &list.chunks) {
+            if seen.insert(chunk.id) {
+                ids.push(chunk.id);
+            }
+        }
+        drop(seen);
+        let missing = self.store.pin(&session.session, &ids)?;
+        let mut to_mark: HashSet<ChunkId> = ids
+            .into_iter()
+            .zip(missing)
+            .filter_map(|(id, missing)| missing.then_some(id))
+            .collect();
+        let mut answers = Vec::with_capacity(lists.len());
+        let all_missing = to_mark.clone();
+        for list in lists {
+            let missing = list
+                .chunks
+                .iter()
+                .map(|chunk| to_mark.remove(&chunk.id))
+                .collect();
+            let handle = session.add(&self.store, list, &all_missing)?;
+            answers.push(ProposalAnswer { handle, missing });
+        }
+        Ok(encode_answers(&answers))
+    }
+
+    /// Renews a session.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn heartbeat(&self, session: &PushSession) -> Result<(), ServiceError> {
+        self.store.session_touch(&session.session.id)?;
+        Ok(())
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn close(&self, session: &PushSession) -> Result<(), ServiceError> {
+        lock(&self.sessions).remove(&session.session.id);
+        Ok(self.store.session_close(&session.session.id)?)
+    }
+
+    /// The chunk list of a store path's NAR, in the form of a proposal.
+    ///
+    /// # Errors
+    /// If the path is not here, or the store fails.
+    pub fn chunk_list(&self, cache: &Cache, hash: &str) -> Result<Vec<u8>, ServiceError> {
+        let not_found = || ServiceError::NotFound(format!("store path {hash}"));
+        let entry = self
+            .store
+            .entry(cache.row.id, EntryKind::Narinfo, hash)?
+            .ok_or_else(not_found)?;
+        let blob = entry.blobs.first().ok_or_else(not_found)?;
+        let list = self.store.chunk_list(*blob)?;
+        Ok(encode_proposals(&[Proposal {
+            kind: BlobKind::Nar,
+            chunks: list
+                .chunks
+                .iter()
+                .map(|chunk| (chunk.id.0, chunk.raw_length))
+                .collect(),
+        }]))
+    }
+
+    pub(crate) fn sweep(&self) {
+        lock(&self.sessions).retain(|_, session| !session.idle_longer_than(IDLE_MAX));
+    }
+}
+
+fn checked_list(proposal: &Proposal) -> Result<ChunkList, ServiceError> {
+    if proposal.chunks.len() > CHUNKS_PER_BLOB_MAX {
+        return Err(ServiceError::TooLarge {
+            what: "the number of chunks of a blob",
+            limit: CHUNKS_PER_BLOB_MAX as u64,
+        });
+    }
+    let sound = |length: u32| length > 0 && length as usize <= firn_chunks::frame::CHUNK_BYTES_MAX;
+    if !proposal.chunks.iter().all(|(_, length)| sound(*length)) {
+        return Err(ServiceError::BadRequest(
+            "a chunk is empty or larger than any chunk may be".to_owned(),
+        ));
+    }
+    Ok(ChunkList {
+        chunks: proposal
+            .chunks
+            .iter()
+            .map(|(id, raw_length)| ChunkRef {
+                id: ChunkId(*id),
+                raw_length: *raw_length,
+            })
+            .collect(),
+    })
+}

@@ -1,0 +1,194 @@
+//! From proposed blobs to visible paths and layers.
+
+use super::session::{Progress, Proposed};
+use super::{LAYER_KEY_BYTES_MAX, Push, PushSession, too_many};
+use crate::nix_cache::{VerifiedPath, check_verified, parse_signatures};
+use crate::registry::blob_entry;
+use crate::{ServiceError, access::Cache, sync::lock};
+use firn_formats::Sha256;
+use firn_formats::nix::{StorePath, base32};
+use firn_formats::push::{
+    GzipDescriptor, LayerDescriptor, PATHS_PER_REQUEST_MAX, Publish, PublishLayer, PublishPath,
+    Published,
+};
+use firn_store::{BlobInfo, EntryKind, IfExists, NewEntry, Representation};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a layer without a manifest stays.
+const LAYER_WITHOUT_MANIFEST: Duration = Duration::from_secs(24 * 3600);
+
+impl Push {
+    /// Makes paths and layers visible, all or none.
+    ///
+    /// # Errors
+    /// If a blob is not what its path declares, chunks or references are missing, or the store fails.
+    pub fn publish(
+        &self,
+        session: &PushSession,
+        request: &Publish,
+    ) -> Result<Published, ServiceError> {
+        if request.paths.len() > PATHS_PER_REQUEST_MAX
+            || request.layers.len() > PATHS_PER_REQUEST_MAX
+        {
+            return Err(too_many("paths or layers"));
+        }
+        let blobs = self.finish_blobs(session, request)?;
+        let blob = |handle: u32| blobs.get(&handle).ok_or(ServiceError::StaleBlob(handle));
+        let mut paths = Vec::with_capacity(request.paths.len());
+        for path in &request.paths {
+            paths.push(verified_path(path, blob(path.blob)?)?);
+        }
+        let mut descriptors = BTreeMap::new();
+        let mut entries = Vec::new();
+        for layer in &request.layers {
+            let descriptor = self.layer(&session.cache, layer, blob(layer.blob)?, &mut entries)?;
+            descriptors.insert(layer.key.clone(), descriptor);
+        }
+        let new = self
+            .nix_cache
+            .publish(&session.session, &session.cache, &paths, entries)?;
+        Ok(Published {
+            paths: new,
+            layers: descriptors,
+        })
+    }
+
+    fn finish_blobs(
+        &self,
+        session: &PushSession,
+        request: &Publish,
+    ) -> Result<HashMap<u32, BlobInfo>, ServiceError> {
+        let mut handles: Vec<u32> = request
+            .paths
+            .iter()
+            .map(|path| path.blob)
+            .chain(request.layers.iter().map(|layer| layer.blob))
+            .collect();
+        handles.sort_unstable();
+        handles.dedup();
+        let proposed: Vec<Arc<Proposed>> = handles
+            .into_iter()
+            .map(|handle| session.proposed(handle))
+            .collect::<Result<_, _>>()?;
+        let mut blobs = HashMap::with_capacity(proposed.len());
+        // Held until their blobs are made: a second publication of the same ones waits.
+        let mut progress: Vec<_> = proposed.iter().map(|one| lock(&one.progress)).collect();
+        let mut verifiers = Vec::new();
+        let mut verifying = Vec::new();
+        for (index, (one, progress)) in proposed.iter().zip(&mut progress).enumerate() {
+            match std::mem::replace(&mut **progress, Progress::Stale) {
+                Progress::Verifying(verifier) => {
+                    verifiers.push(*verifier);
+                    verifying.push(index);
+                }
+                Progress::Done(blob) => {
+                    blobs.insert(one.handle, (*blob).clone());
+                    **progress = Progress::Done(blob);
+                }
+                Progress::Stale => return Err(ServiceError::StaleBlob(one.handle)),
+            }
+        }
+        let made = self.store.put_blobs(&session.session, verifiers)?;
+        for (index, blob) in verifying.into_iter().zip(made) {
+            session.settle(&proposed[index]);
+            blobs.insert(proposed[index].handle, blob.clone());
+            *progress[index] = Progress::Done(Box::new(blob));
+        }
+        drop(progress);
+        Ok(blobs)
+    }
+
+    fn layer(
+        &self,
+        cache: &Cache,
+        layer: &PublishLayer,
+        blob: &BlobInfo,
+        entries: &mut Vec<NewEntry>,
+    ) -> Result<LayerDescriptor, ServiceError> {
+        if layer.key.is_empty() || layer.key.len() > LAYER_KEY_BYTES_MAX {
+            return Err(ServiceError::BadRequest(
+                "a layer key is empty or too long".to_owned(),
+            ));
+        }
+        let gzip = match (layer.gzip, blob.gzip) {
+            (true, None) => Some(self.store.make_gzip(blob.id)?),
+            (_, known) => known,
+        };
+        let descriptor = LayerDescriptor {
+            digest: oci_digest(&blob.zstd_sha256),
+            size: blob.zstd_length,
+            diff_id: oci_digest(&blob.identity_sha256),
+            tar_size: blob.identity_length,
+            gzip: gzip.map(|(digest, size)| GzipDescriptor {
+                digest: oci_digest(&digest),
+                size,
+            }),
+        };
+        let lease = Some(LAYER_WITHOUT_MANIFEST);
+        // A key that has a servable layer keeps it, so that no pusher can put another in its place;
+        // the same layer may learn of its gzip.
+        let known = self.known_layers(cache, std::slice::from_ref(&layer.key))?;
+        let taken = known
+            .get(&layer.key)
+            .is_some_and(|known| known.digest != descriptor.digest);
+        if !taken {
+            entries.push(NewEntry {
+                kind: EntryKind::Layer,
+                key: layer.key.clone(),
+                value: serde_json::to_vec(&descriptor)?.into(),
+                blobs: vec![blob.id],
+                requires: Vec::new(),
+                if_exists: IfExists::Replace,
+                lease,
+            });
+        }
+        entries.push(blob_entry(
+            &descriptor.digest,
+            Representation::Zstd,
+            blob.id,
+            lease,
+        ));
+        if let Some(gzip) = &descriptor.gzip {
+            entries.push(blob_entry(
+                &gzip.digest,
+                Representation::Gzip,
+                blob.id,
+                lease,
+            ));
+        }
+        Ok(descriptor)
+    }
+}
+
+fn oci_digest(digest: &Sha256) -> String {
+    format!("sha256:{}", digest.hex())
+}
+
+fn verified_path(path: &PublishPath, blob: &BlobInfo) -> Result<VerifiedPath, ServiceError> {
+    let store_path = |name: &String| {
+        StorePath::parse_base_name(name)
+            .map_err(|error| ServiceError::BadRequest(error.to_string()))
+    };
+    let store_paths =
+        |names: &[String]| names.iter().map(store_path).collect::<Result<Vec<_>, _>>();
+    let name = store_path(&path.path)?;
+    let hash = base32::decode(&path.nar_hash)
+        .map_err(|error| ServiceError::BadRequest(format!("the NAR hash of {name}: {error}")))?;
+    check_verified(&name, blob, &Sha256(hash), path.nar_size)?;
+    let unsound = |text: &String| text.is_empty() || text.chars().any(char::is_control);
+    if path.ca.as_ref().is_some_and(unsound) {
+        return Err(ServiceError::BadRequest(format!(
+            "the content address of {name} is malformed"
+        )));
+    }
+    Ok(VerifiedPath {
+        references: store_paths(&path.references)?,
+        deriver: path.deriver.as_ref().map(store_path).transpose()?,
+        signatures: parse_signatures(&path.signatures)?,
+        ca: path.ca.clone(),
+        path: name,
+        blob: blob.clone(),
+    })
+}

@@ -1,0 +1,188 @@
+//! What a push session holds in memory.
+
+use super::CHUNKS_PER_SESSION_MAX;
+use crate::{ServiceError, access::Cache, sync::lock};
+use firn_chunks::{ChunkId, ChunkList, ListId};
+use firn_store::{BlobInfo, BlobVerifier, Session, Store};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How often a session in use is renewed in the store.
+const RENEW_EVERY: Duration = Duration::from_secs(10);
+
+/// How far a proposed blob is.
+pub(super) enum Progress {
+    /// Its hashes are being computed.
+    Verifying(Box<BlobVerifier>),
+    /// It is a blob.
+    Done(Box<BlobInfo>),
+    /// Finishing failed, which used the verifier up: to be proposed again.
+    Stale,
+}
+
+/// A blob that was proposed.
+pub(super) struct Proposed {
+    pub(super) handle: u32,
+    chunks: usize,
+    pub(super) progress: Mutex<Progress>,
+}
+
+#[derive(Default)]
+struct Proposals {
+    by_handle: HashMap<u32, Arc<Proposed>>,
+    by_list: HashMap<ListId, u32>,
+    /// Whose hashes a chunk that has yet to come holds up.
+    waiting: HashMap<ChunkId, Vec<u32>>,
+    chunks: usize,
+    next_handle: u32,
+}
+
+/// A push under way.
+pub struct PushSession {
+    pub(super) session: Session,
+    pub(super) cache: Arc<Cache>,
+    proposals: Mutex<Proposals>,
+    seen: Mutex<(Instant, Instant)>,
+}
+
+impl PushSession {
+    pub(super) fn new(session: Session, cache: Arc<Cache>) -> Result<Self, ServiceError> {
+        // A client that still holds handles from before a restart must not meet new blobs under
+        // them, so they begin anywhere.
+        let next_handle = getrandom::u32().map_err(ServiceError::Random)?;
+        let now = Instant::now();
+        Ok(Self {
+            session,
+            cache,
+            proposals: Mutex::new(Proposals {
+                next_handle,
+                ..Proposals::default()
+            }),
+            seen: Mutex::new((now, now)),
+        })
+    }
+
+    /// The cache it pushes into.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.session.id
+    }
+
+    /// Notes a request; whether the store should hear of it.
+    pub(super) fn renewal_due(&self) -> bool {
+        let mut seen = lock(&self.seen);
+        let now = Instant::now();
+        seen.0 = now;
+        let due = now.duration_since(seen.1) >= RENEW_EVERY;
+        if due {
+            seen.1 = now;
+        }
+        due
+    }
+
+    pub(super) fn idle_longer_than(&self, limit: Duration) -> bool {
+        lock(&self.seen).0.elapsed() > limit
+    }
+
+    /// Adds a blob, or finds it if it was proposed before.
+    pub(super) fn add(
+        &self,
+        store: &Store,
+        list: ChunkList,
+        missing: &HashSet<ChunkId>,
+    ) -> Result<u32, ServiceError> {
+        let id = list.id();
+        let count = list.chunks.len();
+        let mut proposals = lock(&self.proposals);
+        if let Some(handle) = proposals.by_list.get(&id) {
+            let handle = *handle;
+            // One that is locked is being worked on, so it is not stale.
+            let usable = proposals.by_handle.get(&handle).is_some_and(|known| {
+                let progress = known.progress.try_lock();
+                !progress.is_ok_and(|progress| matches!(*progress, Progress::Stale))
+            });
+            if usable {
+                proposals.wait_for(handle, &list, missing);
+                return Ok(handle);
+            }
+            proposals.remove(handle);
+        }
+        if proposals.chunks + count > CHUNKS_PER_SESSION_MAX {
+            return Err(ServiceError::TooLarge {
+                what: "the number of chunks proposed and not yet published",
+                limit: CHUNKS_PER_SESSION_MAX as u64,
+            });
+        }
+        let handle = proposals.next_handle;
+        proposals.next_handle = handle.wrapping_add(1);
+        proposals.wait_for(handle, &list, missing);
+        proposals.chunks += count;
+        proposals.by_list.insert(id, handle);
+        let verifier = store.verifier(&self.session, list);
+        let proposed = Proposed {
+            handle,
+            chunks: count,
+            progress: Mutex::new(Progress::Verifying(Box::new(verifier))),
+        };
+        proposals.by_handle.insert(handle, Arc::new(proposed));
+        Ok(handle)
+    }
+
+    /// The blob behind a handle.
+    pub(super) fn proposed(&self, handle: u32) -> Result<Arc<Proposed>, ServiceError> {
+        lock(&self.proposals)
+            .by_handle
+            .get(&handle)
+            .cloned()
+            .ok_or(ServiceError::StaleBlob(handle))
+    }
+
+    /// The blobs that waited for any of these chunks.
+    pub(super) fn waiting_for<'a>(
+        &self,
+        arrived: impl Iterator<Item = &'a ChunkId>,
+    ) -> Vec<Arc<Proposed>> {
+        let mut proposals = lock(&self.proposals);
+        let mut handles: Vec<u32> = arrived
+            .filter_map(|id| proposals.waiting.remove(id))
+            .flatten()
+            .collect();
+        handles.sort_unstable();
+        handles.dedup();
+        handles
+            .iter()
+            .filter_map(|handle| proposals.by_handle.get(handle).cloned())
+            .collect()
+    }
+
+    /// Forgets how a published blob is made up.
+    pub(super) fn settle(&self, proposed: &Proposed) {
+        let mut proposals = lock(&self.proposals);
+        proposals.chunks = proposals.chunks.saturating_sub(proposed.chunks);
+    }
+}
+
+impl Proposals {
+    fn wait_for(&mut self, handle: u32, list: &ChunkList, missing: &HashSet<ChunkId>) {
+        for chunk in &list.chunks {
+            if missing.contains(&chunk.id) {
+                let waiting = self.waiting.entry(chunk.id).or_default();
+                if waiting.last() != Some(&handle) {
+                    waiting.push(handle);
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, handle: u32) {
+        if let Some(old) = self.by_handle.remove(&handle) {
+            self.chunks = self.chunks.saturating_sub(old.chunks);
+        }
+        self.by_list.retain(|_, known| *known != handle);
+    }
+}

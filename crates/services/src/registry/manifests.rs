@@ -1,0 +1,344 @@
+//! Manifests and indexes, byte for byte as they came.
+
+use super::{Registry, RegistryError, Repository};
+use crate::{ServiceError, document};
+use bytes::Bytes;
+use firn_formats::Sha256;
+use firn_formats::oci::manifest::{AnyManifest, MANIFEST_BYTES_MAX};
+use firn_formats::oci::{Descriptor, Digest, ErrorCode, Manifest, Tag, media_type};
+use firn_store::{BlobId, EntryKind, IfExists, NewEntry, Publication};
+
+/// A manifest found.
+#[derive(Debug)]
+pub struct FoundManifest {
+    /// Its digest, of the algorithm it was asked by.
+    pub digest: String,
+    /// Its media type.
+    pub media_type: String,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// What a PUT did.
+#[derive(Debug)]
+pub struct StoredManifest {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The subject it names, to be answered as `OCI-Subject`.
+    pub subject: Option<Digest>,
+}
+
+/// How a manifest is asked for.
+#[derive(Debug, Clone)]
+pub enum ManifestReference {
+    /// By tag.
+    Tag(Tag),
+    /// By digest.
+    Digest(Digest),
+}
+
+impl ManifestReference {
+    /// Reads a path's last component.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn parse(text: &str) -> Result<Self, RegistryError> {
+        if text.contains(':') {
+            return Digest::parse(text)
+                .map(Self::Digest)
+                .map_err(|error| RegistryError::with(ErrorCode::DigestInvalid, error.to_string()));
+        }
+        Tag::parse(text)
+            .map(Self::Tag)
+            .map_err(|error| RegistryError::with(ErrorCode::ManifestInvalid, error.to_string()))
+    }
+}
+
+pub(super) fn manifest_key(repository: &Repository, digest: &str) -> String {
+    format!("{}@{digest}", repository.name)
+}
+
+fn invalid(detail: impl ToString) -> RegistryError {
+    RegistryError::with(ErrorCode::ManifestInvalid, detail.to_string())
+}
+
+impl Registry {
+    /// A manifest.
+    ///
+    /// # Errors
+    /// If it is not here, or the store fails.
+    pub fn manifest(
+        &self,
+        repository: &Repository,
+        reference: &ManifestReference,
+    ) -> Result<FoundManifest, RegistryError> {
+        let cache = repository.cache.row.id;
+        let unknown = |what: &str| {
+            RegistryError::with(
+                ErrorCode::ManifestUnknown,
+                format!("{}/{}: {what}", repository.cache.name(), repository.name),
+            )
+        };
+        let digest = match reference {
+            ManifestReference::Digest(digest) => digest.to_string(),
+            ManifestReference::Tag(tag) => {
+                let key = format!("{}:{}", repository.name, tag.as_str());
+                let entry = self
+                    .store
+                    .entry(cache, EntryKind::Tag, &key)?
+                    .ok_or_else(|| unknown(tag.as_str()))?;
+                String::from_utf8_lossy(&entry.value).into_owned()
+            }
+        };
+        let key = manifest_key(repository, &digest);
+        let entry = self
+            .store
+            .entry(cache, EntryKind::Manifest, &key)?
+            .ok_or_else(|| unknown(&digest))?;
+        let document = document::open(&self.store, &entry)?;
+        Ok(FoundManifest {
+            digest,
+            media_type: document.media_type.clone(),
+            bytes: document.into_bytes()?,
+        })
+    }
+
+    /// Takes a manifest whose blobs are here, and tags it if it came by tag.
+    ///
+    /// # Errors
+    /// If it is unsound, a blob is missing, its digest is not the one named, or the store fails.
+    pub fn put_manifest(
+        &self,
+        repository: &Repository,
+        reference: &ManifestReference,
+        content_type: &str,
+        bytes: &[u8],
+    ) -> Result<StoredManifest, RegistryError> {
+        if bytes.len() > MANIFEST_BYTES_MAX {
+            return Err(RegistryError {
+                status: Some(413),
+                ..RegistryError::with(ErrorCode::SizeInvalid, "the manifest is too large")
+            });
+        }
+        let digest = match reference {
+            ManifestReference::Digest(digest) if !digest.matches(bytes) => {
+                return Err(RegistryError::with(
+                    ErrorCode::DigestInvalid,
+                    format!("the manifest does not have digest {digest}"),
+                ));
+            }
+            ManifestReference::Digest(digest) => digest.clone(),
+            ManifestReference::Tag(_) => Digest::from(Sha256::of(bytes)),
+        };
+        let manifest = AnyManifest::parse(content_type, bytes).map_err(invalid)?;
+        let needs = self.needs(repository, &manifest)?;
+        let shared = self.sessions.get(&repository.cache)?;
+        let (value, mut blobs) = document::keep(&self.store, &shared, content_type, bytes)?;
+        blobs.extend(needs.blobs);
+        let key = manifest_key(repository, &digest.to_string());
+        let mut entries = vec![NewEntry {
+            kind: EntryKind::Manifest,
+            key: key.clone(),
+            value,
+            blobs,
+            requires: needs.entries,
+            if_exists: IfExists::Replace,
+            lease: None,
+        }];
+        if let ManifestReference::Tag(tag) = reference {
+            entries.push(NewEntry {
+                kind: EntryKind::Tag,
+                key: format!("{}:{}", repository.name, tag.as_str()),
+                value: digest.to_string().into(),
+                blobs: Vec::new(),
+                requires: vec![(EntryKind::Manifest, key)],
+                if_exists: IfExists::Replace,
+                lease: None,
+            });
+        }
+        let subject = match &manifest {
+            AnyManifest::Manifest(manifest) => manifest.subject.as_ref(),
+            AnyManifest::Index(index) => index.subject.as_ref(),
+        };
+        if let Some(subject) = subject {
+            entries.push(self.referrer_entry(
+                repository,
+                &subject.digest,
+                &digest,
+                &manifest,
+                content_type,
+                bytes.len() as u64,
+            )?);
+        }
+        let publication = Publication {
+            entries,
+            deletions: Vec::new(),
+        };
+        self.store
+            .publish(Some(shared.session()), repository.cache.row.id, publication)
+            .map_err(ServiceError::from)?;
+        Ok(StoredManifest {
+            digest,
+            subject: subject.map(|subject| subject.digest.clone()),
+        })
+    }
+
+    /// The entries and blobs a manifest needs; an error names the first that is not here.
+    fn needs(
+        &self,
+        repository: &Repository,
+        manifest: &AnyManifest,
+    ) -> Result<Needs, RegistryError> {
+        let mut needs = Needs::default();
+        match manifest {
+            AnyManifest::Manifest(manifest) => {
+                for descriptor in blobs_of(manifest) {
+                    self.need_blob(repository, descriptor, &mut needs)?;
+                }
+            }
+            AnyManifest::Index(index) => {
+                for descriptor in &index.manifests {
+                    self.need_manifest(repository, descriptor, &mut needs)?;
+                }
+            }
+        }
+        Ok(needs)
+    }
+
+    fn need_blob(
+        &self,
+        repository: &Repository,
+        descriptor: &Descriptor,
+        needs: &mut Needs,
+    ) -> Result<(), RegistryError> {
+        let found = match self.find_blob(&repository.cache, &descriptor.digest)? {
+            Some(found) => found,
+            None if self.is_the_empty_blob(repository, descriptor)? => {
+                self.blob(&repository.cache, &descriptor.digest)?
+            }
+            // Layers that stand elsewhere may be absent.
+            None if !descriptor.urls.is_empty() => return Ok(()),
+            None => {
+                return Err(RegistryError::with(
+                    ErrorCode::ManifestBlobUnknown,
+                    descriptor.digest.to_string(),
+                ));
+            }
+        };
+        if found.length != descriptor.size {
+            return Err(invalid(format!(
+                "{} has {} bytes, not {}",
+                descriptor.digest, found.length, descriptor.size
+            )));
+        }
+        needs.blobs.push(found.blob.id);
+        needs
+            .entries
+            .push((EntryKind::RegistryBlob, descriptor.digest.to_string()));
+        Ok(())
+    }
+
+    /// `{}`: every client knows it, and not every client uploads it first.
+    fn is_the_empty_blob(
+        &self,
+        repository: &Repository,
+        descriptor: &Descriptor,
+    ) -> Result<bool, RegistryError> {
+        let empty = Sha256::of(b"{}");
+        if descriptor.media_type != media_type::OCI_EMPTY
+            || descriptor.digest.as_sha256() != Some(empty)
+        {
+            return Ok(false);
+        }
+        self.upload_whole(repository, &descriptor.digest, &mut &b"{}"[..])?;
+        Ok(true)
+    }
+
+    fn need_manifest(
+        &self,
+        repository: &Repository,
+        descriptor: &Descriptor,
+        needs: &mut Needs,
+    ) -> Result<(), RegistryError> {
+        let key = manifest_key(repository, &descriptor.digest.to_string());
+        let there = self
+            .store
+            .entry(repository.cache.row.id, EntryKind::Manifest, &key)?;
+        if there.is_some() {
+            needs.entries.push((EntryKind::Manifest, key));
+            return Ok(());
+        }
+        // An index may also list blobs that are no manifests.
+        self.need_blob(repository, descriptor, needs)
+    }
+
+    /// Takes a manifest away, or only a tag.
+    ///
+    /// # Errors
+    /// If it is not here, or the store fails.
+    pub fn delete_manifest(
+        &self,
+        repository: &Repository,
+        reference: &ManifestReference,
+    ) -> Result<(), RegistryError> {
+        let found = self.manifest(repository, reference)?;
+        let deletions = match reference {
+            ManifestReference::Tag(tag) => {
+                vec![(
+                    EntryKind::Tag,
+                    format!("{}:{}", repository.name, tag.as_str()),
+                )]
+            }
+            ManifestReference::Digest(_) => self.deletions_of(repository, &found)?,
+        };
+        self.publish(&repository.cache, Vec::new(), deletions)
+    }
+
+    /// A manifest, the tags that name it, and its place among its subject's referrers.
+    fn deletions_of(
+        &self,
+        repository: &Repository,
+        found: &FoundManifest,
+    ) -> Result<Vec<(EntryKind, String)>, RegistryError> {
+        let mut deletions = vec![(EntryKind::Manifest, manifest_key(repository, &found.digest))];
+        let prefix = format!("{}:", repository.name);
+        for entry in self.all_entries(repository, EntryKind::Tag, &prefix)? {
+            if entry.value == found.digest.as_bytes() {
+                deletions.push((EntryKind::Tag, entry.key));
+            }
+        }
+        let subject = match AnyManifest::parse(&found.media_type, &found.bytes) {
+            Ok(AnyManifest::Manifest(manifest)) => manifest.subject,
+            Ok(AnyManifest::Index(index)) => index.subject,
+            Err(_) => None,
+        };
+        if let Some(subject) = subject {
+            deletions.push((
+                EntryKind::Referrer,
+                super::referrers::referrer_key(repository, &subject.digest, &found.digest),
+            ));
+        }
+        Ok(deletions)
+    }
+}
+
+#[derive(Default)]
+struct Needs {
+    entries: Vec<(EntryKind, String)>,
+    blobs: Vec<BlobId>,
+}
+
+fn blobs_of(manifest: &Manifest) -> impl Iterator<Item = &Descriptor> {
+    std::iter::once(&manifest.config).chain(&manifest.layers)
+}
+
+/// Whether an image cannot be read by a Docker before 23, which knows no zstd layers.
+pub fn has_zstd_layers(found: &FoundManifest) -> bool {
+    match AnyManifest::parse(&found.media_type, &found.bytes) {
+        Ok(AnyManifest::Manifest(manifest)) => manifest
+            .layers
+            .iter()
+            .any(|layer| layer.media_type == media_type::OCI_LAYER_ZSTD),
+        _ => false,
+    }
+}

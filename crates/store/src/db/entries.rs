@@ -1,0 +1,316 @@
+//! Entries and their publication: the one point of visibility (rule 3).
+
+use super::log::{self, Event};
+use super::{caches, millis, now_ms, sessions};
+use crate::StoreError;
+use crate::types::{
+    BlobId, CacheId, CacheUsage, Entry, EntryKind, IfExists, NewEntry, Publication, PublishedEntry,
+};
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use std::time::Duration;
+
+/// An entry with its blobs in one statement, which is one snapshot: between two, it could be replaced.
+macro_rules! columns {
+    () => {
+        "SELECT sequence, key, value, created_at, (SELECT group_concat(blob) FROM
+             (SELECT blob FROM entry_blobs WHERE entry = sequence ORDER BY position)) FROM entries "
+    };
+}
+
+fn entry(row: &Row<'_>, kind: EntryKind) -> rusqlite::Result<Entry> {
+    let blobs = match row.get_ref(4)?.as_str_or_null() {
+        Ok(Some(text)) => text
+            .split(',')
+            .filter_map(|id| id.parse().ok())
+            .map(BlobId)
+            .collect(),
+        _ => Vec::new(),
+    };
+    Ok(Entry {
+        sequence: super::unsigned(row, 0)?,
+        kind,
+        key: row.get(1)?,
+        value: Bytes::from(row.get::<_, Vec<u8>>(2)?),
+        blobs,
+        created_at: row.get(3)?,
+    })
+}
+
+/// One entry.
+pub(crate) fn get(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    key: &str,
+) -> Result<Option<Entry>, StoreError> {
+    Ok(connection
+        .prepare_cached(concat!(
+            columns!(),
+            "WHERE cache = ? AND kind = ? AND key = ?"
+        ))?
+        .query_row(params![cache.0, kind as u16, key], |row| entry(row, kind))
+        .optional()?)
+}
+
+fn sequence(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    key: &str,
+) -> Result<Option<i64>, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT sequence FROM entries WHERE cache = ? AND kind = ? AND key = ?")?
+        .query_row(params![cache.0, kind as u16, key], |row| row.get(0))
+        .optional()?)
+}
+
+/// Which of many keys exist.
+pub(crate) fn present(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    keys: &[&str],
+) -> Result<Vec<bool>, StoreError> {
+    keys.iter()
+        .map(|key| sequence(connection, cache, kind, key).map(|found| found.is_some()))
+        .collect()
+}
+
+/// Entries whose keys begin with `prefix`, after `after`, in byte order.
+pub(crate) fn list(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Entry>, StoreError> {
+    // Keys compare as bytes: everything with the prefix lies between it and the prefix's successor. U+10FFFF
+    // is the greatest character, and no key holds it.
+    let end = format!("{prefix}\u{10FFFF}");
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(concat!(
+        columns!(),
+        "WHERE cache = ?1 AND kind = ?2 AND key >= ?3 AND key < ?4 AND key > ?5 ORDER BY key LIMIT ?6"
+    ))?;
+    // The empty key sorts first, and no entry has it.
+    let start = after.unwrap_or("");
+    let rows = statement.query_map(
+        params![cache.0, kind as u16, prefix, end, start, limit],
+        |row| entry(row, kind),
+    )?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Makes a publication visible, in the caller's transaction.
+pub(crate) fn publish(
+    connection: &Connection,
+    session: Option<&str>,
+    cache: CacheId,
+    publication: &Publication,
+) -> Result<Vec<PublishedEntry>, StoreError> {
+    if let Some(id) = session {
+        sessions::row(connection, id)?;
+    }
+    let cache = caches::expect(connection, cache)?;
+    for (kind, key) in &publication.deletions {
+        remove(connection, &cache.name, cache.id, *kind, key, true)?;
+    }
+    let published = publication
+        .entries
+        .iter()
+        .map(|new| put(connection, &cache, new))
+        .collect::<Result<Vec<_>, _>>()?;
+    // Rule 4: looked up after all are in, so that those of the same publication count.
+    for (kind, key) in publication.entries.iter().flat_map(|new| &new.requires) {
+        if sequence(connection, cache.id, *kind, key)?.is_none() {
+            return Err(StoreError::MissingEntry(key.clone()));
+        }
+    }
+    Ok(published)
+}
+
+fn put(
+    connection: &Connection,
+    cache: &crate::types::CacheRow,
+    new: &NewEntry,
+) -> Result<PublishedEntry, StoreError> {
+    let existing = sequence(connection, cache.id, new.kind, &new.key)?;
+    match (existing, new.if_exists) {
+        (Some(_), IfExists::Keep) => return Ok(PublishedEntry::Kept),
+        (Some(_), IfExists::Refuse) => return Err(StoreError::Conflict(new.key.clone())),
+        (Some(_), IfExists::Replace) => {
+            remove(connection, &cache.name, cache.id, new.kind, &new.key, false)?;
+        }
+        (None, _) => {}
+    }
+    let sequence = log::append(connection, &Event::Entry)?;
+    let lease = new.lease.map(millis);
+    connection
+        .prepare_cached(concat!(
+            "INSERT INTO entries (sequence, cache, kind, key, value, lease_until_ms)
+             VALUES (?, ?, ?, ?, ?, ",
+            now_ms!(),
+            " + ?)"
+        ))?
+        .execute(params![
+            sequence,
+            cache.id.0,
+            new.kind as u16,
+            new.key,
+            &new.value[..],
+            lease
+        ])?;
+    for (position, blob) in new.blobs.iter().enumerate() {
+        // Rule 2: a blob's row is there only if it is complete and hashed; and of this cache's domain only.
+        let inserted = connection
+            .prepare_cached(
+                "INSERT INTO entry_blobs (entry, position, blob)
+                 SELECT ?, ?, id FROM blobs WHERE id = ? AND domain = ?",
+            )?
+            .execute(params![sequence, position as i64, blob.0, cache.domain.0])?;
+        if inserted == 0 {
+            return Err(StoreError::MissingEntry(format!("blob {}", blob.0)));
+        }
+    }
+    Ok(match existing {
+        Some(_) => PublishedEntry::Replaced,
+        None => PublishedEntry::New,
+    })
+}
+
+/// Takes an entry away; with a tombstone unless another takes its place.
+fn remove(
+    connection: &Connection,
+    cache_name: &str,
+    cache: CacheId,
+    kind: EntryKind,
+    key: &str,
+    tombstone: bool,
+) -> Result<(), StoreError> {
+    let Some(sequence) = sequence(connection, cache, kind, key)? else {
+        return Ok(());
+    };
+    connection
+        .prepare_cached("DELETE FROM entry_blobs WHERE entry = ?")?
+        .execute([sequence])?;
+    connection
+        .prepare_cached("DELETE FROM entries WHERE sequence = ?")?
+        .execute([sequence])?;
+    if tombstone {
+        let event = Event::EntryDeleted {
+            cache: cache_name.to_owned(),
+            kind: kind as u16,
+            key: key.to_owned(),
+        };
+        log::append(connection, &event)?;
+    }
+    Ok(())
+}
+
+/// Whether the leases behind these entries end within `within`; see [`renew`].
+pub(crate) fn lease_ends_soon(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    keys: &[String],
+    within: Duration,
+) -> Result<bool, StoreError> {
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT 1 FROM entries JOIN entry_blobs ON entry = sequence JOIN blobs ON blobs.id = blob
+         WHERE cache = ? AND kind = ? AND key = ? AND blobs.lease_until_ms < ",
+        now_ms!(),
+        " + ?"
+    ))?;
+    for key in keys {
+        if statement.exists(params![cache.0, kind as u16, key, millis(within)])? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Renews the leases of the blobs of these entries (rule 5), and of the entries that have one.
+pub(crate) fn renew(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    keys: &[String],
+    lease: Duration,
+) -> Result<(), StoreError> {
+    let mut blobs = connection.prepare_cached(concat!(
+        "UPDATE blobs SET lease_until_ms = max(lease_until_ms, ",
+        now_ms!(),
+        " + ?4) WHERE id IN (SELECT blob FROM entries JOIN entry_blobs ON entry = sequence
+             WHERE cache = ?1 AND kind = ?2 AND key = ?3)"
+    ))?;
+    let mut entries = connection.prepare_cached(concat!(
+        "UPDATE entries SET lease_until_ms = max(lease_until_ms, ",
+        now_ms!(),
+        " + ?4) WHERE cache = ?1 AND kind = ?2 AND key = ?3 AND lease_until_ms IS NOT NULL"
+    ))?;
+    for key in keys {
+        let values = params![cache.0, kind as u16, key, millis(lease)];
+        blobs.execute(values)?;
+        entries.execute(values)?;
+    }
+    Ok(())
+}
+
+/// Figures of a cache.
+pub(crate) fn usage(connection: &Connection, cache: CacheId) -> Result<CacheUsage, StoreError> {
+    let count = |kind: EntryKind| {
+        connection.query_row(
+            "SELECT count(*) FROM entries WHERE cache = ? AND kind = ?",
+            params![cache.0, kind as u16],
+            |row| super::unsigned(row, 0),
+        )
+    };
+    Ok(CacheUsage {
+        narinfos: count(EntryKind::Narinfo)?,
+        manifests: count(EntryKind::Manifest)?,
+        stored_bytes: connection.query_row(
+            "SELECT coalesce(sum(zstd_length), 0) FROM blobs WHERE id IN
+                 (SELECT blob FROM entries JOIN entry_blobs ON entry = sequence WHERE cache = ?)",
+            [cache.0],
+            |row| super::unsigned(row, 0),
+        )?,
+    })
+}
+
+/// An entry by its sequence, for segments: with its cache's name and its blobs' lists.
+pub(crate) fn by_sequence(
+    connection: &Connection,
+    sequence: i64,
+) -> Result<Option<firn_chunks::segment::Record>, StoreError> {
+    let found = connection
+        .prepare_cached(
+            "SELECT caches.name, kind, key, value, created_at
+             FROM entries JOIN caches ON caches.id = cache WHERE sequence = ?",
+        )?
+        .query_row([sequence], |row| {
+            Ok(firn_chunks::segment::Record::Entry {
+                cache: row.get(0)?,
+                kind: row.get(1)?,
+                key: row.get(2)?,
+                value: row.get(3)?,
+                blobs: Vec::new(),
+                sequence: u64::try_from(sequence).unwrap_or(0),
+                at: row.get(4)?,
+                deleted: false,
+            })
+        })
+        .optional()?;
+    let mut statement = connection.prepare_cached(
+        "SELECT list_id FROM entry_blobs JOIN blobs ON blobs.id = blob WHERE entry = ? ORDER BY position",
+    )?;
+    let rows = statement.query_map([sequence], |row| super::bytes32(row, 0))?;
+    let lists = rows.collect::<Result<Vec<_>, _>>()?;
+    Ok(found.map(|mut record| {
+        if let firn_chunks::segment::Record::Entry { blobs, .. } = &mut record {
+            *blobs = lists;
+        }
+        record
+    }))
+}

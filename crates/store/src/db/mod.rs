@@ -1,0 +1,143 @@
+//! The database: one writer thread, many readers, one module a kind of row.
+
+pub(crate) mod blobs;
+pub(crate) mod caches;
+pub(crate) mod chunks;
+pub(crate) mod entries;
+pub(crate) mod log;
+pub(crate) mod readers;
+pub(crate) mod schema;
+pub(crate) mod sessions;
+pub(crate) mod writer;
+
+pub(crate) use writer::{Durability, lock};
+
+use crate::files::Folder;
+use crate::{StoreError, layout};
+use readers::Readers;
+use rusqlite::{Connection, Row};
+use std::path::Path;
+use writer::Writer;
+
+/// The database's clock in milliseconds (rule 10), for use inside statements.
+macro_rules! now_ms {
+    () => {
+        "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+    };
+}
+pub(crate) use now_ms;
+
+/// Statements each connection keeps prepared.
+const STATEMENTS_CACHED: usize = 64;
+
+/// The database of an open store.
+pub(crate) struct Database {
+    writer: Writer,
+    readers: Readers,
+}
+
+impl Database {
+    /// Opens or creates the folder's database.
+    pub(crate) fn open(folder: &Folder) -> Result<Self, StoreError> {
+        folder.touch(layout::DATABASE)?;
+        let path = folder.path(layout::DATABASE);
+        let connection = open_for_writing(&path)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        Ok(Self {
+            writer: Writer::start(connection)?,
+            readers: Readers::new(path),
+        })
+    }
+
+    /// Runs `read` on a reader's connection; each statement sees the newest commit.
+    pub(crate) fn read<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.readers.with(read)
+    }
+
+    /// Runs `read` in one snapshot.
+    pub(crate) fn snapshot<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.readers.with(|connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let result = read(&transaction)?;
+            transaction.finish()?;
+            Ok(result)
+        })
+    }
+
+    /// See [`Writer::write`].
+    pub(crate) fn write<T, F>(&self, durability: Durability, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.writer.write(durability, operation)
+    }
+
+    /// Ends the writer.
+    pub(crate) fn stop(&self) {
+        self.writer.stop();
+    }
+}
+
+/// A connection with the pragmas that every writing one needs, at the newest schema.
+pub(crate) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
+    let mut connection = Connection::open(path)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // The WAL is cut back to this after a burst.
+    connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
+    connection.pragma_update(None, "cache_size", -8192)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    schema::migrate(&mut connection)?;
+    Ok(connection)
+}
+
+/// 32 bytes of a column.
+pub(crate) fn bytes32(row: &Row<'_>, column: usize) -> rusqlite::Result<[u8; 32]> {
+    row.get(column)
+}
+
+/// Lengths and counts are never negative in the database; one that is reads as 0.
+pub(crate) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column)
+        .map(|value| u64::try_from(value).unwrap_or(0))
+}
+
+/// As the database stores lengths.
+pub(crate) fn signed(length: u64) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+/// A duration in the database's milliseconds.
+pub(crate) fn millis(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}
+
+/// Figures of the whole store, those since the start of the process excepted.
+pub(crate) fn stats(connection: &Connection) -> Result<crate::types::Stats, StoreError> {
+    let (blobs, blob_identity_bytes) = blobs::totals(connection)?;
+    let stats = connection.query_row(
+        "SELECT coalesce(sum(chunks), 0), coalesce(sum(raw_bytes), 0), coalesce(sum(frame_bytes), 0), count(*),
+             (SELECT count(*) FROM sessions) FROM packs",
+        [],
+        |row| {
+            Ok(crate::types::Stats {
+                chunks: unsigned(row, 0)?,
+                chunk_raw_bytes: unsigned(row, 1)?,
+                chunk_stored_bytes: unsigned(row, 2)?,
+                packs: unsigned(row, 3)?,
+                sessions: unsigned(row, 4)?,
+                blobs,
+                blob_identity_bytes,
+                ..Default::default()
+            })
+        },
+    )?;
+    Ok(stats)
+}

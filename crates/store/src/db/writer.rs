@@ -1,0 +1,252 @@
+//! The one thread that writes to the database.
+//!
+//! Whatever is queued goes into one transaction, each operation in a savepoint of its
+//! own, so that one caller's failure does not undo another's work and one sync serves all.
+
+use crate::StoreError;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use rusqlite::Connection;
+use std::io;
+use std::sync::Mutex;
+use std::thread::JoinHandle;
+
+/// Most operations in one transaction.
+const GROUP_MAX: usize = 256;
+
+/// Whether an answer may go out before the disk has the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Synced before the answer: what makes something visible, or promises it.
+    Synced,
+    /// Synced by the next synced operation at the latest: sessions, pins, valid chunks and leased
+    /// blobs, which nothing visible names before a publication, itself synced, comes after them.
+    Ordered,
+}
+
+type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
+/// Given the connection, or why there is no transaction: says whether to keep what it did.
+type Operation = Box<dyn FnOnce(Result<&Connection, StoreError>) -> (bool, Answer) + Send>;
+
+struct Job {
+    durability: Durability,
+    operation: Operation,
+}
+
+/// The writer's end that callers hold.
+pub(crate) struct Writer {
+    jobs: Mutex<Option<Sender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+fn closed() -> StoreError {
+    StoreError::Io {
+        path: "the store".into(),
+        source: io::Error::new(io::ErrorKind::BrokenPipe, "it is closed"),
+    }
+}
+
+impl Writer {
+    /// Starts the thread on a connection.
+    pub(crate) fn start(connection: Connection) -> Result<Self, StoreError> {
+        let (sender, receiver) = unbounded();
+        let thread = std::thread::Builder::new()
+            .name("firn-db".into())
+            .spawn(move || serve(&connection, &receiver))
+            .map_err(|error| StoreError::io("thread firn-db", error))?;
+        Ok(Self {
+            jobs: Mutex::new(Some(sender)),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Runs an operation in a savepoint; its result comes back when its transaction is committed.
+    pub(crate) fn write<T, F>(&self, durability: Durability, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (sender, receiver) = bounded(1);
+        let operation: Operation = Box::new(move |connection| {
+            let result = connection.and_then(operation);
+            let keep = result.is_ok();
+            let answer: Answer = Box::new(move |failure| {
+                // A caller who is gone needs no answer.
+                let _ = sender.send(match failure {
+                    // An operation that failed by itself says why.
+                    Some(error) if result.is_ok() => Err(error),
+                    _ => result,
+                });
+            });
+            (keep, answer)
+        });
+        let jobs = lock(&self.jobs).clone().ok_or_else(closed)?;
+        jobs.send(Job {
+            durability,
+            operation,
+        })
+        .map_err(|_| closed())?;
+        drop(jobs);
+        receiver.recv().map_err(|_| closed())?
+    }
+
+    /// Lets the thread finish what is queued and ends it.
+    pub(crate) fn stop(&self) {
+        drop(lock(&self.jobs).take());
+        if let Some(thread) = lock(&self.thread).take() {
+            // The thread's panic has been reported by the runtime already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Locks past a panic of another holder: the data behind our mutexes is whole between statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn serve(connection: &Connection, jobs: &Receiver<Job>) {
+    let mut synced = None;
+    while let Ok(first) = jobs.recv() {
+        let mut group = vec![first];
+        group.extend(jobs.try_iter().take(GROUP_MAX - 1));
+        let wants = group.iter().any(|job| job.durability == Durability::Synced);
+        let mode = if wants { "FULL" } else { "NORMAL" };
+        let ready = if synced == Some(wants) {
+            Ok(())
+        } else {
+            connection.pragma_update(None, "synchronous", mode)
+        };
+        synced = ready.is_ok().then_some(wants);
+        run_group(connection, group, ready.err());
+    }
+    if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+        tracing::warn!(%error, "checkpointing the database");
+    }
+}
+
+/// Runs the operations in one transaction. `failure` is why it cannot begin.
+fn run_group(connection: &Connection, group: Vec<Job>, failure: Option<rusqlite::Error>) {
+    let mut failure = failure
+        .or_else(|| connection.execute_batch("BEGIN IMMEDIATE").err())
+        .map(StoreError::from);
+    let mut answers = Vec::with_capacity(group.len());
+    for job in group {
+        if let Some(error) = &failure {
+            answers.push((job.operation)(Err(error.duplicate())).1);
+            continue;
+        }
+        let (answer, error) = run_one(connection, job.operation);
+        answers.push(answer);
+        failure = error;
+    }
+    if failure.is_none() {
+        failure = connection.execute_batch("COMMIT").err().map(Into::into);
+    }
+    if failure.is_some() && !connection.is_autocommit() {
+        // It failed already; a rollback that fails too leaves the next BEGIN to say so.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    for answer in answers {
+        answer(failure.as_ref().map(StoreError::duplicate));
+    }
+}
+
+/// Runs one operation in a savepoint. An error means that the whole transaction is lost.
+fn run_one(connection: &Connection, operation: Operation) -> (Answer, Option<StoreError>) {
+    if let Err(error) = connection.execute_batch("SAVEPOINT operation") {
+        let error = StoreError::from(error);
+        return (operation(Err(error.duplicate())).1, Some(error));
+    }
+    let (keep, answer) = operation(Ok(connection));
+    if connection.is_autocommit() {
+        // A full disk and I/O errors end the transaction, with what others did in it.
+        let error = io::Error::new(io::ErrorKind::StorageFull, "the transaction was lost");
+        return (answer, Some(StoreError::Full(error)));
+    }
+    let end = if keep {
+        "RELEASE operation"
+    } else {
+        "ROLLBACK TO operation; RELEASE operation"
+    };
+    let error = connection.execute_batch(end).err().map(Into::into);
+    (answer, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer() -> Writer {
+        let connection = Connection::open_in_memory().unwrap();
+        let schema = "CREATE TABLE t (n INTEGER PRIMARY KEY)";
+        connection.execute_batch(schema).unwrap();
+        Writer::start(connection).unwrap()
+    }
+
+    fn insert(connection: &Connection, n: u32) -> Result<(), StoreError> {
+        connection.execute("INSERT INTO t VALUES (?)", [n])?;
+        Ok(())
+    }
+
+    #[test]
+    fn a_failed_operation_is_undone_alone() {
+        let writer = writer();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let writer = &writer;
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        let n = thread * 100 + round;
+                        let fails = n % 3 == 0;
+                        let durability = if n % 2 == 0 {
+                            Durability::Synced
+                        } else {
+                            Durability::Ordered
+                        };
+                        let result = writer.write(durability, move |connection| {
+                            insert(connection, n)?;
+                            match fails {
+                                true => Err(StoreError::Conflict("on purpose".into())),
+                                false => Ok(n),
+                            }
+                        });
+                        assert_eq!(result.is_ok(), !fails);
+                    }
+                });
+            }
+        });
+        let kept = writer.write(Durability::Synced, |connection| {
+            let mut statement = connection.prepare("SELECT n FROM t")?;
+            let rows = statement.query_map([], |row| row.get::<_, u32>(0))?;
+            Ok(rows.collect::<Result<Vec<_>, _>>()?)
+        });
+        let expected: Vec<u32> = (0..8)
+            .flat_map(|thread| (0..50).map(move |round| thread * 100 + round))
+            .filter(|n| n % 3 != 0)
+            .collect();
+        assert_eq!(kept.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_lost_transaction_is_an_error_for_all_in_it_and_the_next_one_works() {
+        let writer = writer();
+        let lost = writer.write(Durability::Synced, |connection| {
+            insert(connection, 1)?;
+            connection.execute_batch("ROLLBACK")?;
+            Ok(())
+        });
+        assert!(matches!(lost, Err(StoreError::Full(_))), "{lost:?}");
+        let next = writer.write(Durability::Synced, |connection| insert(connection, 1));
+        assert!(next.is_ok());
+    }
+
+    #[test]
+    fn a_stopped_writer_refuses() {
+        let writer = writer();
+        writer.stop();
+        let refused = writer.write(Durability::Ordered, |connection| insert(connection, 1));
+        assert!(matches!(refused, Err(StoreError::Io { .. })));
+    }
+}

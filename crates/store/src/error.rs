@@ -1,0 +1,112 @@
+//! What goes wrong in a store.
+
+use firn_chunks::ChunkId;
+use std::io;
+use std::path::PathBuf;
+
+/// What goes wrong in a store.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum StoreError {
+    #[error("{0} is in use by another process")]
+    Locked(PathBuf),
+    #[error("{path} has format version {found}; this program knows {known}")]
+    FormatVersion {
+        path: PathBuf,
+        found: String,
+        known: u32,
+    },
+    #[error("the disk is full")]
+    Full(#[source] io::Error),
+    #[error("{path}")]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the metadata database failed")]
+    Database(#[source] rusqlite::Error),
+    #[error("session {0} is gone")]
+    SessionGone(String),
+    #[error("{} chunks of the blob are not here", .0.len())]
+    MissingChunks(Vec<ChunkId>),
+    #[error("a required entry is missing: {0}")]
+    MissingEntry(String),
+    #[error("already exists: {0}")]
+    Conflict(String),
+    #[error("no such cache: {0}")]
+    NoSuchCache(String),
+    #[error("a list is not of the chunks it names: {0}")]
+    WrongList(String),
+    #[error("stored bytes are damaged: {0}")]
+    Damaged(String),
+    #[error("the stream is malformed")]
+    Format(#[from] firn_chunks::chunker::FormatError),
+    #[error("reading the upload failed")]
+    Upload(#[source] io::Error),
+}
+
+impl StoreError {
+    /// Names the file an error belongs to; a full disk is a variant of its own, since callers branch on it.
+    pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(source),
+            _ => Self::Io {
+                path: path.into(),
+                source,
+            },
+        }
+    }
+
+    /// The same failure for another caller who waited on the same batch.
+    pub(crate) fn duplicate(&self) -> Self {
+        let copy = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+        match self {
+            Self::Locked(path) => Self::Locked(path.clone()),
+            Self::FormatVersion { path, found, known } => Self::FormatVersion {
+                path: path.clone(),
+                found: found.clone(),
+                known: *known,
+            },
+            Self::Full(source) => Self::Full(copy(source)),
+            Self::Io { path, source } => Self::Io {
+                path: path.clone(),
+                source: copy(source),
+            },
+            Self::Database(source) => Self::Database(duplicate_database(source)),
+            Self::SessionGone(id) => Self::SessionGone(id.clone()),
+            Self::MissingChunks(ids) => Self::MissingChunks(ids.clone()),
+            Self::MissingEntry(key) => Self::MissingEntry(key.clone()),
+            Self::Conflict(what) => Self::Conflict(what.clone()),
+            Self::NoSuchCache(name) => Self::NoSuchCache(name.clone()),
+            Self::WrongList(what) => Self::WrongList(what.clone()),
+            Self::Damaged(what) => Self::Damaged(what.clone()),
+            Self::Format(source) => Self::Format(source.clone()),
+            Self::Upload(source) => Self::Upload(copy(source)),
+        }
+    }
+}
+
+fn duplicate_database(error: &rusqlite::Error) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqliteFailure(code, message) => {
+            rusqlite::Error::SqliteFailure(*code, message.clone())
+        }
+        other => rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR),
+            Some(other.to_string()),
+        ),
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full(io::Error::new(
+                io::ErrorKind::StorageFull,
+                error.to_string(),
+            )),
+            _ => Self::Database(error),
+        }
+    }
+}

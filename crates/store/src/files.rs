@@ -1,0 +1,349 @@
+//! The folder as a backend of immutable files: the only module that touches the file system.
+//!
+//! A file is named by a key (`packs/main/ab/abc….pack`), made once, appended to by its
+//! one writer, synced, and never changed again. What is needed of a backend stands here
+//! and nowhere else, so that an object store can take its place.
+
+use crate::StoreError;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Most slices one `pwritev` takes (`IOV_MAX`).
+const SLICES_MAX: usize = 1024;
+
+/// A folder of immutable files.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    root: PathBuf,
+}
+
+/// Holds the folder's lock until dropped.
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    _file: File,
+}
+
+impl Folder {
+    /// The folder at `root`, made with mode 0700 if it is not there.
+    pub(crate) fn open(root: &Path) -> Result<Self, StoreError> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder
+            .create(root)
+            .map_err(|error| StoreError::io(root, error))?;
+        Ok(Self {
+            root: root.to_owned(),
+        })
+    }
+
+    /// Where a key lies.
+    pub(crate) fn path(&self, key: &str) -> PathBuf {
+        self.root.join(key)
+    }
+
+    fn error(&self, key: &str, source: io::Error) -> StoreError {
+        StoreError::io(self.path(key), source)
+    }
+
+    /// Takes the folder for this process.
+    pub(crate) fn lock(&self) -> Result<LockFile, StoreError> {
+        let path = self.path("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| StoreError::io(&path, error))?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(LockFile { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked(self.root.clone())),
+            Err(error) => Err(StoreError::io(path, error.into())),
+        }
+    }
+
+    /// Makes an empty file with mode 0600 if there is none, for a database that would choose a wider one.
+    pub(crate) fn touch(&self, key: &str) -> Result<(), StoreError> {
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(self.path(key))
+            .map(drop)
+            .map_err(|error| self.error(key, error))
+    }
+
+    /// A whole small file, `None` if it is not there.
+    pub(crate) fn read(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        match fs::read(self.path(key)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.error(key, error)),
+        }
+    }
+
+    /// Makes a file that appears whole and durable or not at all.
+    pub(crate) fn put_atomic(&self, key: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.make_parents(key)?;
+        let path = self.path(key);
+        let temporary = path.with_extension("tmp");
+        let write = || -> io::Result<()> {
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&temporary)?;
+            file.write_all_at(bytes, 0)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            sync_parent(&path)
+        };
+        write().map_err(|error| {
+            // Best effort: the name ends in .tmp, which no reader looks at.
+            let _ = fs::remove_file(&temporary);
+            self.error(key, error)
+        })
+    }
+
+    /// Makes a new file for appending; its name is durable when this returns.
+    pub(crate) fn create_new(&self, key: &str) -> Result<AppendFile, StoreError> {
+        self.make_parents(key)?;
+        let path = self.path(key);
+        let file = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .read(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|file| sync_parent(&path).map(|()| file))
+            .map_err(|error| self.error(key, error))?;
+        Ok(AppendFile {
+            file,
+            path,
+            length: 0,
+        })
+    }
+
+    /// Opens a file that a crashed run left, cut to its durable length.
+    pub(crate) fn reopen(&self, key: &str, length: u64) -> Result<AppendFile, StoreError> {
+        let path = self.path(key);
+        let file = OpenOptions::new()
+            .write(true)
+            .read(true)
+            .open(&path)
+            .and_then(|file| file.set_len(length).map(|()| file))
+            .map_err(|error| self.error(key, error))?;
+        Ok(AppendFile { file, path, length })
+    }
+
+    /// Opens a file for reading, `None` if it is not there.
+    pub(crate) fn open_read(&self, key: &str) -> Result<Option<ReadFile>, StoreError> {
+        let path = self.path(key);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(ReadFile {
+                file,
+                path,
+                nowait: AtomicBool::new(true),
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io(path, error)),
+        }
+    }
+
+    /// Length of a file, `None` if it is not there.
+    pub(crate) fn length(&self, key: &str) -> Result<Option<u64>, StoreError> {
+        match fs::metadata(self.path(key)) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.error(key, error)),
+        }
+    }
+
+    /// Keys of all files below `prefix`, in byte order.
+    pub(crate) fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let mut keys = Vec::new();
+        let mut folders = vec![prefix.to_owned()];
+        while let Some(folder) = folders.pop() {
+            let entries = match fs::read_dir(self.path(&folder)) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(self.error(&folder, error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(|error| self.error(&folder, error))?;
+                let Ok(name) = entry.file_name().into_string() else {
+                    continue;
+                };
+                let key = format!("{folder}/{name}");
+                let kind = entry.file_type().map_err(|error| self.error(&key, error))?;
+                if kind.is_dir() {
+                    folders.push(key);
+                } else if kind.is_file() {
+                    keys.push(key);
+                }
+            }
+        }
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    /// Deletes a file; one that is not there counts as deleted (rule 7).
+    pub(crate) fn delete(&self, key: &str) -> Result<(), StoreError> {
+        match fs::remove_file(self.path(key)) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.error(key, error)),
+        }
+    }
+
+    /// Gives a file another name, durably; false if it is not there.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<bool, StoreError> {
+        let target = self.path(to);
+        match fs::rename(self.path(from), &target) {
+            Ok(()) => sync_parent(&target)
+                .map(|()| true)
+                .map_err(|error| self.error(to, error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.error(from, error)),
+        }
+    }
+
+    /// Makes a file that something else wrote durable.
+    pub(crate) fn sync(&self, key: &str) -> Result<(), StoreError> {
+        File::open(self.path(key))
+            .and_then(|file| file.sync_all())
+            .map_err(|error| self.error(key, error))
+    }
+
+    /// Makes the folders above a key, each durable in the one above it.
+    fn make_parents(&self, key: &str) -> Result<(), StoreError> {
+        let Some((parents, _)) = key.rsplit_once('/') else {
+            return Ok(());
+        };
+        let mut path = self.root.clone();
+        for part in parents.split('/') {
+            path.push(part);
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => sync_parent(&path).map_err(|error| StoreError::io(&path, error))?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(StoreError::io(path, error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// A file under construction, known to its one writer.
+#[derive(Debug)]
+pub(crate) struct AppendFile {
+    file: File,
+    path: PathBuf,
+    length: u64,
+}
+
+impl AppendFile {
+    /// Bytes written so far.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends all of `parts`, in as few system calls as can be.
+    pub(crate) fn append(&mut self, parts: &[&[u8]]) -> Result<(), StoreError> {
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut rest = slices.as_mut_slice();
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let count = rest.len().min(SLICES_MAX);
+            let written = match rustix::io::pwritev(&self.file, &rest[..count], self.length) {
+                Ok(0) => Err(io::Error::from(io::ErrorKind::WriteZero)),
+                Ok(written) => Ok(written),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => Err(error.into()),
+            }
+            .map_err(|error| StoreError::io(&self.path, error))?;
+            self.length += written as u64;
+            IoSlice::advance_slices(&mut rest, written);
+        }
+        Ok(())
+    }
+
+    /// Makes everything appended durable.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.file
+            .sync_data()
+            .map_err(|error| StoreError::io(&self.path, error))
+    }
+
+    /// Takes back what was appended after `length`.
+    pub(crate) fn truncate(&mut self, length: u64) -> Result<(), StoreError> {
+        self.file
+            .set_len(length)
+            .map_err(|error| StoreError::io(&self.path, error))?;
+        self.length = length;
+        Ok(())
+    }
+}
+
+/// A file open for reading at any place, by any thread.
+#[derive(Debug)]
+pub(crate) struct ReadFile {
+    file: File,
+    path: PathBuf,
+    /// False once the file system said that it cannot tell whether it would block.
+    nowait: AtomicBool,
+}
+
+impl ReadFile {
+    /// Fills `buffer` from `offset`.
+    pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StoreError> {
+        match self.file.read_exact_at(buffer, offset) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(StoreError::Damaged(
+                format!("{} ends too early", self.path.display()),
+            )),
+            Err(error) => Err(StoreError::io(&self.path, error)),
+        }
+    }
+
+    /// Fills `buffer` if that needs no disk; false if it does. A file system that
+    /// cannot tell is read as if it were in memory.
+    pub(crate) fn try_read_exact_at(
+        &self,
+        buffer: &mut [u8],
+        offset: u64,
+    ) -> Result<bool, StoreError> {
+        if self.nowait.load(Ordering::Relaxed) {
+            let flags = rustix::io::ReadWriteFlags::NOWAIT;
+            let mut slices = [IoSliceMut::new(buffer)];
+            match rustix::io::preadv2(&self.file, &mut slices, offset, flags) {
+                Ok(count) => return Ok(count == buffer.len()),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(false),
+                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                    self.nowait.store(false, Ordering::Relaxed);
+                }
+                Err(error) => return Err(StoreError::io(&self.path, error.into())),
+            }
+        }
+        self.read_exact_at(buffer, offset).map(|()| true)
+    }
+
+    /// Bytes in the file now.
+    pub(crate) fn length(&self) -> Result<u64, StoreError> {
+        self.file
+            .metadata()
+            .map(|metadata| metadata.len())
+            .map_err(|error| StoreError::io(&self.path, error))
+    }
+}

@@ -1,0 +1,119 @@
+//! Frames read from packs, each checked before anyone sees it (rule 9).
+
+use crate::StoreError;
+use crate::db::{Database, chunks};
+use crate::files::{Folder, ReadFile};
+use firn_chunks::frame;
+use quick_cache::sync::Cache;
+use std::sync::Arc;
+
+/// Packs held open for reading.
+const FILES_MAX: usize = 256;
+
+/// A frame's place and checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) pack: i64,
+    pub(crate) offset: u64,
+    pub(crate) length: u32,
+    pub(crate) checksum: u64,
+}
+
+/// The packs, open as they are needed.
+pub(crate) struct FrameSource {
+    db: Arc<Database>,
+    folder: Arc<Folder>,
+    files: Cache<i64, Arc<ReadFile>>,
+}
+
+impl FrameSource {
+    pub(crate) fn new(db: Arc<Database>, folder: Arc<Folder>) -> Self {
+        Self {
+            db,
+            folder,
+            files: Cache::new(FILES_MAX),
+        }
+    }
+
+    /// The file of a pack.
+    pub(crate) fn pack(&self, id: i64) -> Result<Arc<ReadFile>, StoreError> {
+        if let Some(file) = self.files.get(&id) {
+            return Ok(file);
+        }
+        let row = self
+            .db
+            .read(|connection| chunks::pack(connection, id))?
+            .ok_or_else(|| StoreError::Damaged(format!("pack {id} is not known")))?;
+        let file = self
+            .folder
+            .open_read(&row.key())?
+            .ok_or_else(|| StoreError::Damaged(format!("pack {} is not here", row.key())))?;
+        let file = Arc::new(file);
+        self.files.insert(id, file.clone());
+        Ok(file)
+    }
+
+    /// Reads frames back to back into `buffer` (its former content goes), neighbours in one piece.
+    pub(crate) fn read(&self, extents: &[Extent], buffer: &mut Vec<u8>) -> Result<(), StoreError> {
+        let total = extents.iter().map(|extent| extent.length as usize).sum();
+        // Only what is longer than ever before is filled with zeros.
+        if buffer.len() < total {
+            buffer.resize(total, 0);
+        }
+        buffer.truncate(total);
+        let mut file = None;
+        read_runs(extents, buffer, |pack, piece, offset| {
+            if !matches!(&file, Some((open, _)) if *open == pack) {
+                file = Some((pack, self.pack(pack)?));
+            }
+            match &file {
+                Some((_, file)) => file.read_exact_at(piece, offset).map(|()| true),
+                None => Ok(false),
+            }
+        })?;
+        check(extents, buffer)
+    }
+}
+
+/// Calls `read` once for each run of extents that lie side by side; stops at the first `false`.
+pub(crate) fn read_runs(
+    extents: &[Extent],
+    buffer: &mut [u8],
+    mut read: impl FnMut(i64, &mut [u8], u64) -> Result<bool, StoreError>,
+) -> Result<bool, StoreError> {
+    let mut rest = buffer;
+    for run in
+        extents.chunk_by(|a, b| a.pack == b.pack && a.offset + u64::from(a.length) == b.offset)
+    {
+        let length = run.iter().map(|extent| extent.length as usize).sum();
+        let (Some(first), Some((piece, after))) = (run.first(), rest.split_at_mut_checked(length))
+        else {
+            return Err(StoreError::Damaged("extents exceed their buffer".into()));
+        };
+        if !read(first.pack, piece, first.offset)? {
+            return Ok(false);
+        }
+        rest = after;
+    }
+    Ok(true)
+}
+
+/// Checks each frame's checksum.
+pub(crate) fn check(extents: &[Extent], bytes: &[u8]) -> Result<(), StoreError> {
+    let mut rest = bytes;
+    for extent in extents {
+        let good = rest
+            .split_at_checked(extent.length as usize)
+            .is_some_and(|(bytes, after)| {
+                rest = after;
+                frame::checksum(bytes) == extent.checksum
+            });
+        if !good {
+            return Err(StoreError::Damaged(format!(
+                "frame at byte {} of pack {}",
+                extent.offset, extent.pack
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! Where the frames of a blob lie; remembered, since a chunk's place never changes while it is valid.
+
+use super::FrameSource;
+use crate::StoreError;
+use crate::db::{Database, blobs, chunks};
+use crate::types::{BlobId, BlobInfo};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use std::sync::Arc;
+
+/// One frame of a blob. The places in both representations are of the frame's first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PlacedFrame {
+    pub(crate) pack: i64,
+    pub(crate) offset: u64,
+    pub(crate) zstd_start: u64,
+    pub(crate) identity_start: u64,
+    pub(crate) checksum: u64,
+    pub(crate) frame_length: u32,
+    pub(crate) raw_length: u32,
+}
+
+/// A blob and its frames, in order.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub(crate) blob: BlobInfo,
+    pub(crate) frames: Vec<PlacedFrame>,
+}
+
+#[derive(Clone)]
+struct LayoutWeight;
+
+impl Weighter<BlobId, Arc<Layout>> for LayoutWeight {
+    fn weight(&self, _: &BlobId, layout: &Arc<Layout>) -> u64 {
+        (size_of::<Layout>() + layout.frames.len() * size_of::<PlacedFrame>()) as u64
+    }
+}
+
+/// The layouts of blobs read lately.
+pub(crate) struct Layouts {
+    db: Arc<Database>,
+    pub(crate) source: Arc<FrameSource>,
+    cache: Cache<BlobId, Arc<Layout>, LayoutWeight>,
+}
+
+impl Layouts {
+    pub(crate) fn new(db: Arc<Database>, source: Arc<FrameSource>, bytes_max: u64) -> Self {
+        Self {
+            db,
+            source,
+            cache: Cache::with_weighter(4096, bytes_max, LayoutWeight),
+        }
+    }
+
+    /// The layout of a blob; an error if it cannot be served whole (rule 9).
+    pub(crate) fn get(&self, id: BlobId) -> Result<Arc<Layout>, StoreError> {
+        if let Some(layout) = self.cache.get(&id) {
+            return Ok(layout);
+        }
+        let layout = Arc::new(self.db.snapshot(|connection| build(connection, id))?);
+        self.cache.insert(id, layout.clone());
+        Ok(layout)
+    }
+
+    /// Forgets a blob, whose row changed.
+    pub(crate) fn forget(&self, id: BlobId) {
+        self.cache.remove(&id);
+    }
+}
+
+fn build(connection: &rusqlite::Connection, id: BlobId) -> Result<Layout, StoreError> {
+    let blob = blobs::by_id(connection, id)?
+        .ok_or_else(|| StoreError::Damaged(format!("blob {} is not here", id.0)))?;
+    let list = blobs::list(connection, id)?;
+    let located = chunks::locate(
+        connection,
+        blob.domain,
+        list.chunks.iter().map(|chunk| chunk.id),
+    )?;
+    let mut missing = Vec::new();
+    let mut frames = Vec::with_capacity(list.chunks.len());
+    let (mut zstd_start, mut identity_start) = (0, 0);
+    for (chunk, located) in list.chunks.iter().zip(located) {
+        let Some(located) = located else {
+            missing.push(chunk.id);
+            continue;
+        };
+        frames.push(PlacedFrame {
+            pack: located.pack,
+            offset: located.offset,
+            zstd_start,
+            identity_start,
+            checksum: located.checksum,
+            frame_length: located.frame_length,
+            raw_length: located.raw_length,
+        });
+        zstd_start += u64::from(located.frame_length);
+        identity_start += u64::from(located.raw_length);
+    }
+    if !missing.is_empty() {
+        return Err(StoreError::MissingChunks(missing));
+    }
+    if (zstd_start, identity_start) != (blob.zstd_length, blob.identity_length) {
+        return Err(StoreError::Damaged(format!(
+            "frames of blob {} do not add up to its length",
+            id.0
+        )));
+    }
+    Ok(Layout { blob, frames })
+}

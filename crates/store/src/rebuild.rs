@@ -1,0 +1,459 @@
+//! The database made anew from segments and packs.
+//!
+//! Segments are read in the order they were written, later records over earlier ones; what they do not tell of
+//! packs comes from the packs' trailers, and of packs without one from their frames, each decoded and hashed.
+//! The new database is built beside the old and takes its place when it is whole.
+
+use crate::db::blobs::NewBlob;
+use crate::db::{self, blobs, caches, chunks};
+use crate::files::{Folder, ReadFile};
+use crate::types::{DomainId, Options, RebuildReport};
+use crate::{StoreError, layout};
+use firn_chunks::pack::{self, Placed};
+use firn_chunks::segment::{self, BlobRecord, Record};
+use firn_chunks::{Decoder, EncoderId, FrameRecord, frame};
+use firn_formats::Sha256;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use std::time::Duration;
+
+/// Where the new database grows.
+const TEMPORARY: &str = "firn.db.rebuild";
+/// Left between the greatest sequence that segments know and the first new one: publications that no
+/// segment had heard of may have used the numbers after it.
+const SEQUENCE_GAP: i64 = 1 << 20;
+/// A trailer's length is told by at most this many bytes at the end.
+const TAIL_BYTES: u64 = pack::END_BYTES as u64;
+
+/// Entries as segments tell them, until their blobs are known to be whole.
+const STAGING: &str = "
+    CREATE TEMP TABLE staged (cache TEXT NOT NULL, kind INTEGER NOT NULL, key TEXT NOT NULL,
+        value BLOB NOT NULL, blobs BLOB NOT NULL, sequence INTEGER NOT NULL, at INTEGER NOT NULL,
+        deleted INTEGER NOT NULL, PRIMARY KEY (cache, kind, key)) STRICT, WITHOUT ROWID;";
+
+/// Rebuilds the database of a closed folder.
+pub(crate) fn rebuild(options: &Options) -> Result<RebuildReport, StoreError> {
+    let folder = Folder::open(&options.dir)?;
+    let _lock = folder.lock()?;
+    layout::check_version(&folder)?;
+    folder.delete(TEMPORARY)?;
+    folder.delete(&format!("{TEMPORARY}-journal"))?;
+    folder.touch(TEMPORARY)?;
+    let mut connection = db::open_for_writing(&folder.path(TEMPORARY))?;
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    connection.execute_batch(STAGING)?;
+    let mut report = RebuildReport::default();
+    let transaction = connection.transaction()?;
+    let mut sequence = 0;
+    for key in folder.list(layout::SEGMENTS)? {
+        if key.ends_with(".seg") {
+            sequence = sequence.max(read_segment(&folder, &transaction, &key, &mut report)?);
+        }
+    }
+    read_packs(&folder, &transaction, &mut report)?;
+    drop_incomplete_blobs(&transaction, &mut report, options.lease)?;
+    place_entries(&transaction, &mut report)?;
+    grow_sequence(&transaction, sequence)?;
+    transaction.commit()?;
+    connection
+        .close()
+        .map_err(|(_, error)| StoreError::from(error))?;
+    replace(&folder)?;
+    Ok(report)
+}
+
+/// Moves the old database aside and the new one in.
+fn replace(folder: &Folder) -> Result<(), StoreError> {
+    folder.sync(TEMPORARY)?;
+    let aside = format!("{}.replaced-{}", layout::DATABASE, layout::random_hex(4)?);
+    // The log goes with the database it belongs to: a foreign one would be replayed into the new.
+    folder.rename(
+        &format!("{}-wal", layout::DATABASE),
+        &format!("{aside}-wal"),
+    )?;
+    folder.delete(&format!("{}-shm", layout::DATABASE))?;
+    folder.rename(layout::DATABASE, &aside)?;
+    folder.rename(TEMPORARY, layout::DATABASE)?;
+    Ok(())
+}
+
+fn read_segment(
+    folder: &Folder,
+    connection: &Connection,
+    key: &str,
+    report: &mut RebuildReport,
+) -> Result<i64, StoreError> {
+    let bytes = folder.read(key)?.unwrap_or_default();
+    let segment = match segment::decode(&bytes) {
+        Ok(segment) => segment,
+        Err(error) => {
+            // What it alone knew is lost; the rest need not be.
+            tracing::error!(segment = %key, %error, "skipping a damaged segment");
+            return Ok(0);
+        }
+    };
+    report.segments += 1;
+    let mut greatest = 0;
+    for record in segment.records {
+        match record {
+            Record::Cache {
+                name,
+                domain,
+                config,
+                deleted,
+                ..
+            } => apply_cache(connection, &name, &domain, &config, deleted)?,
+            Record::Pack {
+                domain,
+                pack,
+                frames,
+                ..
+            } => apply_pack(connection, &domain, &pack, &frames)?,
+            Record::Blob(blob) => apply_blob(connection, &blob)?,
+            Record::Entry { sequence, .. } => {
+                greatest = greatest.max(db_sequence(sequence));
+                stage_entry(connection, &record)?;
+            }
+        }
+    }
+    Ok(greatest)
+}
+
+fn db_sequence(sequence: u64) -> i64 {
+    i64::try_from(sequence).unwrap_or(i64::MAX - SEQUENCE_GAP * 2)
+}
+
+fn apply_cache(
+    connection: &Connection,
+    name: &str,
+    domain: &str,
+    config: &[u8],
+    deleted: bool,
+) -> Result<(), StoreError> {
+    if deleted {
+        connection.execute("DELETE FROM caches WHERE name = ?", [name])?;
+        connection.execute("DELETE FROM staged WHERE cache = ?", [name])?;
+        return Ok(());
+    }
+    let domain = caches::domain(connection, domain)?;
+    connection.execute(
+        "INSERT INTO caches (name, domain, config) VALUES (?1, ?2, ?3)
+         ON CONFLICT (name) DO UPDATE SET domain = ?2, config = ?3",
+        params![name, domain.0, config],
+    )?;
+    Ok(())
+}
+
+fn pack_row(connection: &Connection, domain: DomainId, name: &str) -> Result<i64, StoreError> {
+    let found = connection
+        .prepare_cached("SELECT id FROM packs WHERE name = ?")?
+        .query_row([name], |row| row.get(0))
+        .optional()?;
+    match found {
+        Some(id) => Ok(id),
+        None => chunks::pack_create(connection, domain, name),
+    }
+}
+
+fn apply_pack(
+    connection: &Connection,
+    domain: &str,
+    name: &str,
+    frames: &[Placed],
+) -> Result<(), StoreError> {
+    let domain = caches::domain(connection, domain)?;
+    let pack = pack_row(connection, domain, name)?;
+    let mut forget = connection.prepare_cached("DELETE FROM chunks WHERE domain = ? AND id = ?")?;
+    for placed in frames {
+        // A chunk that was condemned and sent again lies where the later record says.
+        forget.execute(params![domain.0, placed.record.id.0])?;
+        chunks::insert_one(connection, domain, pack, placed)?;
+    }
+    Ok(())
+}
+
+fn apply_blob(connection: &Connection, record: &BlobRecord) -> Result<(), StoreError> {
+    let domain = caches::domain(connection, &record.domain)?;
+    let new = NewBlob {
+        domain,
+        list_id: record.list.id(),
+        chunks: u32::try_from(record.list.chunks.len()).unwrap_or(u32::MAX),
+        list: record.list.encode(),
+        identity_sha256: Sha256(record.identity_sha256),
+        identity_length: record.list.raw_length(),
+        zstd_sha256: Sha256(record.zstd_sha256),
+        zstd_length: record.zstd_length,
+    };
+    blobs::put(connection, &new, Duration::ZERO)?;
+    Ok(())
+}
+
+fn stage_entry(connection: &Connection, record: &Record) -> Result<(), StoreError> {
+    let Record::Entry {
+        cache,
+        kind,
+        key,
+        value,
+        blobs,
+        sequence,
+        at,
+        deleted,
+    } = record
+    else {
+        return Ok(());
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO staged VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT (cache, kind, key) DO UPDATE SET value = ?4, blobs = ?5, sequence = ?6, at = ?7,
+                 deleted = ?8 WHERE sequence < ?6",
+        )?
+        .execute(params![
+            cache,
+            kind,
+            key,
+            value,
+            blobs.concat(),
+            db_sequence(*sequence),
+            at,
+            deleted
+        ])?;
+    Ok(())
+}
+
+/// Looks at every pack file: forgets frames that are not in it, adds those that no segment told of.
+fn read_packs(
+    folder: &Folder,
+    connection: &Connection,
+    report: &mut RebuildReport,
+) -> Result<(), StoreError> {
+    connection.execute_batch(
+        "CREATE TEMP TABLE pack_files (pack INTEGER PRIMARY KEY, length INTEGER NOT NULL) STRICT;",
+    )?;
+    for key in folder.list(layout::PACKS)? {
+        let Some((domain, name)) = layout::parse_pack_key(&key) else {
+            tracing::warn!(file = %key, "not a pack");
+            continue;
+        };
+        let Some(file) = folder.open_read(&key)? else {
+            continue;
+        };
+        let domain = caches::domain(connection, &domain)?;
+        let pack = pack_row(connection, domain, &name)?;
+        let found = read_pack(&file, &key, report)?;
+        report.packs += 1;
+        connection.execute(
+            "INSERT INTO pack_files VALUES (?, ?)",
+            params![pack, db::signed(found.durable_length)],
+        )?;
+        for placed in &found.frames {
+            chunks::insert_one(connection, domain, pack, placed)?;
+        }
+        connection.execute(
+            "UPDATE packs SET durable_length = ?, sealed_length = ? WHERE id = ?",
+            params![
+                db::signed(found.durable_length),
+                db::signed(found.sealed_length),
+                pack
+            ],
+        )?;
+    }
+    connection.execute_batch(
+        "DELETE FROM chunks WHERE NOT EXISTS (SELECT 1 FROM pack_files WHERE pack_files.pack = chunks.pack
+             AND \"offset\" + frame_length <= length);
+         DELETE FROM packs WHERE id NOT IN (SELECT pack FROM pack_files);
+         UPDATE packs SET (chunks, raw_bytes, frame_bytes) = (SELECT count(*),
+             coalesce(sum(raw_length), 0), coalesce(sum(frame_length), 0) FROM chunks WHERE pack = packs.id);",
+    )?;
+    report.chunks = connection.query_row("SELECT count(*) FROM chunks", [], |row| {
+        db::unsigned(row, 0)
+    })?;
+    Ok(())
+}
+
+struct FoundPack {
+    frames: Vec<Placed>,
+    /// Where the last whole frame ends.
+    durable_length: u64,
+    sealed_length: u64,
+}
+
+fn read_pack(
+    file: &ReadFile,
+    key: &str,
+    report: &mut RebuildReport,
+) -> Result<FoundPack, StoreError> {
+    let length = file.length()?;
+    if let Some((frames, trailer)) = read_trailer(file, length)? {
+        return Ok(FoundPack {
+            frames,
+            durable_length: length - trailer,
+            sealed_length: length,
+        });
+    }
+    tracing::info!(pack = %key, "walking a pack that was never sealed");
+    report.packs_walked += 1;
+    walk(file, length)
+}
+
+fn read_trailer(file: &ReadFile, length: u64) -> Result<Option<(Vec<Placed>, u64)>, StoreError> {
+    let tail_length = TAIL_BYTES.min(length);
+    let mut tail = vec![0; tail_length as usize];
+    file.read_exact_at(&mut tail, length - tail_length)?;
+    let Ok(trailer) = pack::trailer_length(&tail) else {
+        return Ok(None);
+    };
+    if trailer > length {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; trailer as usize];
+    file.read_exact_at(&mut bytes, length - trailer)?;
+    Ok(pack::read_trailer(&bytes)
+        .ok()
+        .map(|frames| (frames, trailer)))
+}
+
+/// Reads frame after frame, up to the first that is not whole.
+fn walk(file: &ReadFile, length: u64) -> Result<FoundPack, StoreError> {
+    let mut decoder = Decoder::new();
+    let mut raw = Vec::new();
+    let mut frames = Vec::new();
+    let mut offset = 0;
+    let mut window = Vec::new();
+    while offset < length {
+        // No frame is longer; skippable frames in a pack are small.
+        let take = (length - offset).min(frame::FRAME_BYTES_MAX as u64);
+        window.resize(take as usize, 0);
+        file.read_exact_at(&mut window, offset)?;
+        let Ok(frame_length) = pack::frame_length(&window) else {
+            break;
+        };
+        let Some(bytes) = window.get(..frame_length as usize) else {
+            break;
+        };
+        if decoder.decode(bytes, &mut raw).is_ok() {
+            frames.push(Placed {
+                offset,
+                record: FrameRecord {
+                    id: firn_chunks::ChunkId::of(&raw),
+                    raw_length: raw.len() as u32,
+                    frame_length: bytes.len() as u32,
+                    encoder: EncoderId::FOREIGN,
+                    flags: 0,
+                    checksum: frame::checksum(bytes),
+                },
+            });
+        } else if !is_skippable(bytes) {
+            break;
+        }
+        offset += frame_length;
+    }
+    Ok(FoundPack {
+        frames,
+        durable_length: offset,
+        sealed_length: 0,
+    })
+}
+
+/// The magic numbers 0x184D2A50 to 0x184D2A5F (RFC 8878, 3.1.2).
+fn is_skippable(bytes: &[u8]) -> bool {
+    matches!(bytes, [low, 0x2A, 0x4D, 0x18, ..] if low & 0xF0 == 0x50)
+}
+
+/// A blob is kept if every chunk is here and the frames add up to the representation that was hashed.
+fn drop_incomplete_blobs(
+    connection: &Connection,
+    report: &mut RebuildReport,
+    lease: Duration,
+) -> Result<(), StoreError> {
+    let ids: Vec<i64> = connection
+        .prepare("SELECT id FROM blobs")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for id in ids.into_iter().map(crate::types::BlobId) {
+        if is_complete(connection, id)? {
+            report.blobs += 1;
+            blobs::renew(connection, id, lease)?;
+        } else {
+            connection.execute("DELETE FROM blob_lists WHERE blob = ?", [id.0])?;
+            connection.execute("DELETE FROM blobs WHERE id = ?", [id.0])?;
+        }
+    }
+    Ok(())
+}
+
+fn is_complete(connection: &Connection, id: crate::types::BlobId) -> Result<bool, StoreError> {
+    let Some(blob) = blobs::by_id(connection, id)? else {
+        return Ok(false);
+    };
+    let list = blobs::list(connection, id)?;
+    let ids = list.chunks.iter().map(|chunk| chunk.id);
+    let located = chunks::locate(connection, blob.domain, ids)?;
+    let mut zstd_length = 0;
+    for (chunk, located) in list.chunks.iter().zip(located) {
+        match located {
+            Some(located) if located.raw_length == chunk.raw_length => {
+                zstd_length += u64::from(located.frame_length);
+            }
+            _ => return Ok(false),
+        }
+    }
+    Ok(zstd_length == blob.zstd_length)
+}
+
+/// Makes the staged entries visible whose blobs are all here.
+fn place_entries(connection: &Connection, report: &mut RebuildReport) -> Result<(), StoreError> {
+    let mut staged = connection.prepare(
+        "SELECT caches.id, caches.domain, kind, key, value, blobs, sequence, at FROM staged
+         JOIN caches ON caches.name = cache WHERE NOT deleted ORDER BY sequence",
+    )?;
+    let mut rows = staged.query([])?;
+    while let Some(row) = rows.next()? {
+        let domain = DomainId(row.get(1)?);
+        let lists: Vec<u8> = row.get(5)?;
+        let mut ids = Vec::new();
+        for list in lists.as_chunks::<32>().0 {
+            ids.extend(blobs::by_list(
+                connection,
+                domain,
+                firn_chunks::ListId(*list),
+            )?);
+        }
+        if ids.len() * 32 != lists.len() {
+            report.entries_dropped += 1;
+            continue;
+        }
+        let sequence: i64 = row.get(6)?;
+        connection
+            .prepare_cached(
+                "INSERT INTO entries (sequence, cache, kind, key, value, created_at)
+                 VALUES (?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                sequence,
+                row.get::<_, i64>(0)?,
+                row.get::<_, i64>(2)?,
+                row.get::<_, String>(3)?,
+                row.get::<_, Vec<u8>>(4)?,
+                row.get::<_, i64>(7)?
+            ])?;
+        for (position, blob) in ids.iter().enumerate() {
+            connection
+                .prepare_cached("INSERT INTO entry_blobs (entry, position, blob) VALUES (?, ?, ?)")?
+                .execute(params![sequence, position as i64, blob.id.0])?;
+        }
+        report.entries += 1;
+    }
+    Ok(())
+}
+
+/// New publications get greater sequences than any before the loss. The log starts empty: the segments know
+/// all that is here.
+fn grow_sequence(connection: &Connection, greatest: i64) -> Result<(), StoreError> {
+    connection.execute("DELETE FROM log", [])?;
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'log'", [])?;
+    connection.execute(
+        "INSERT INTO sqlite_sequence (name, seq) VALUES ('log', ?)",
+        [greatest.saturating_add(SEQUENCE_GAP)],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! An open store: its parts, how they start and how they end.
+
+use crate::db::blobs::NewBlob;
+use crate::db::{self, Database, Durability, blobs, chunks, lock, sessions};
+use crate::entry_cache::EntryCache;
+use crate::files::{Folder, LockFile};
+use crate::ingest::Permits;
+use crate::packs::{self, Packs};
+use crate::read::{BlobReader, FrameSource, GzipMaker, Layouts};
+use crate::segments::SegmentWriter;
+use crate::types::{BlobId, BlobInfo, Options, Representation, Session};
+use crate::verifier::BlobVerifier;
+use crate::{StoreError, layout};
+use firn_chunks::ChunkId;
+use firn_formats::Sha256;
+use firn_formats::sha256::Sha256Hasher;
+use rayon::prelude::*;
+use std::sync::{Arc, Mutex};
+
+/// Batches of all uploads in flight: each holds some 4 MiB of raw bytes and their frames.
+const BATCHES_MAX: usize = 8;
+
+/// What the clones of a store share. The lock is the last to go.
+pub(crate) struct Inner {
+    pub(crate) options: Options,
+    pub(crate) db: Arc<Database>,
+    pub(crate) packs: Packs,
+    pub(crate) source: Arc<FrameSource>,
+    pub(crate) layouts: Layouts,
+    pub(crate) entries: EntryCache,
+    pub(crate) permits: Arc<Permits>,
+    segments: SegmentWriter,
+    closed: Mutex<bool>,
+    _lock: LockFile,
+}
+
+impl Inner {
+    pub(crate) fn open(options: Options) -> Result<Self, StoreError> {
+        let folder = Arc::new(Folder::open(&options.dir)?);
+        let lock = folder.lock()?;
+        layout::check_version(&folder)?;
+        layout::clear_temporary(&folder)?;
+        let db = Arc::new(Database::open(&folder)?);
+        db.write(Durability::Synced, sessions::reap)?;
+        packs::recover(&db, &folder)?;
+        let source = Arc::new(FrameSource::new(db.clone(), folder.clone()));
+        Ok(Self {
+            packs: Packs::new(db.clone(), folder.clone(), options.pack_bytes_target),
+            layouts: Layouts::new(db.clone(), source.clone(), options.layout_cache_bytes),
+            entries: EntryCache::new(),
+            permits: Permits::new(BATCHES_MAX),
+            segments: SegmentWriter::start(db.clone(), folder, options.segment_interval)?,
+            closed: Mutex::new(false),
+            source,
+            db,
+            options,
+            _lock: lock,
+        })
+    }
+
+    /// Seals packs, writes the last segment, ends the threads. Whatever fails, all of it is tried.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        let mut closed = lock(&self.closed);
+        if std::mem::replace(&mut *closed, true) {
+            return Ok(());
+        }
+        let sealed = self.packs.seal_all();
+        let written = self.segments.stop();
+        self.db.stop();
+        sealed.and(written)
+    }
+
+    /// Pins those of `ids` that are valid; true where missing.
+    pub(crate) fn pin(&self, session: &Session, ids: &[ChunkId]) -> Result<Vec<bool>, StoreError> {
+        loop {
+            // The many look-ups on a reader, so that the writer does one small insertion only.
+            let (present, condemnations) = self.db.snapshot(|connection| {
+                sessions::row(connection, &session.id)?;
+                let present = chunks::present(connection, session.domain, ids)?;
+                Ok((present, chunks::condemnations(connection)?))
+            })?;
+            let pinned: Vec<u8> = ids
+                .iter()
+                .zip(&present)
+                .filter(|(_, present)| **present)
+                .flat_map(|(id, _)| id.0)
+                .collect();
+            let known = pinned.len() / size_of::<ChunkId>();
+            let (id, domain) = (session.id.clone(), session.domain);
+            // Rule 5: pinned in a transaction in which what was looked up still holds.
+            let held = self.db.write(Durability::Ordered, move |connection| {
+                let row = sessions::row(connection, &id)?;
+                if chunks::condemnations(connection)? != condemnations {
+                    return Ok(false);
+                }
+                chunks::pin(connection, row, domain, &pinned)?;
+                Ok(true)
+            })?;
+            if held {
+                self.packs.count_known(known as u64);
+                return Ok(present.into_iter().map(|present| !present).collect());
+            }
+        }
+    }
+
+    /// One blob; see [`Inner::put_blobs`].
+    pub(crate) fn put_blob(&self, verifier: BlobVerifier) -> Result<BlobInfo, StoreError> {
+        let mut made = self.put_blobs(vec![verifier])?;
+        made.pop()
+            .ok_or_else(|| StoreError::Damaged("a blob was neither made nor refused".into()))
+    }
+
+    /// Makes blobs' rows: those of known lists at once, the others hashed to the end, in parallel.
+    pub(crate) fn put_blobs(
+        &self,
+        verifiers: Vec<BlobVerifier>,
+    ) -> Result<Vec<BlobInfo>, StoreError> {
+        verifiers
+            .into_par_iter()
+            .map(|verifier| self.known_or_hashed(verifier))
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(|blobs| self.insert_blobs(blobs))
+    }
+
+    fn known_or_hashed(&self, verifier: BlobVerifier) -> Result<Made, StoreError> {
+        let (domain, list) = (verifier.domain(), verifier.list().id());
+        let known = self.db.read(|connection| {
+            sessions::row(connection, &verifier.session)?;
+            blobs::by_list(connection, domain, list)
+        })?;
+        if let Some(blob) = known {
+            return Ok(Made::Known(blob, Box::new(verifier)));
+        }
+        let hashed = verifier.finish()?;
+        Ok(Made::Hashed {
+            blob: hashed.blob,
+            condemnations: hashed.condemnations,
+            session: hashed.session,
+        })
+    }
+
+    fn insert_blobs(&self, made: Vec<Made>) -> Result<Vec<BlobInfo>, StoreError> {
+        let lease = self.options.lease;
+        let mut rest = Vec::with_capacity(made.len());
+        let mut again = Vec::new();
+        for made in made {
+            match made {
+                Made::Known(blob, verifier) => {
+                    rest.push(Insert::Renew(blob));
+                    again.push(Some(verifier));
+                }
+                Made::Hashed {
+                    blob,
+                    condemnations,
+                    session,
+                } => {
+                    rest.push(Insert::New(Box::new(blob), condemnations, session));
+                    again.push(None);
+                }
+            }
+        }
+        let inserted = self.db.write(Durability::Ordered, move |connection| {
+            rest.into_iter()
+                .map(|insert| insert.run(connection, lease))
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        inserted
+            .into_iter()
+            .zip(again)
+            .map(|(blob, verifier)| match (blob, verifier) {
+                (Some(blob), _) => Ok(blob),
+                // The known blob was reclaimed between look-up and renewal: now it is new.
+                (None, Some(verifier)) => self.put_blob(*verifier),
+                (None, None) => Err(StoreError::MissingChunks(Vec::new())),
+            })
+            .collect()
+    }
+
+    /// Opens a representation for reading.
+    pub(crate) fn read(
+        &self,
+        blob: BlobId,
+        representation: Representation,
+        range: Option<(u64, u64)>,
+    ) -> Result<BlobReader, StoreError> {
+        let mut layout = self.layouts.get(blob)?;
+        if representation == Representation::Gzip && layout.blob.gzip.is_none() {
+            self.make_gzip(blob)?;
+            layout = self.layouts.get(blob)?;
+        }
+        BlobReader::open(&self.layouts, layout, representation, range)
+    }
+
+    /// Makes and remembers the gzip of a blob.
+    pub(crate) fn make_gzip(&self, id: BlobId) -> Result<(Sha256, u64), StoreError> {
+        let layout = self.layouts.get(id)?;
+        if let Some(known) = layout.blob.gzip {
+            return Ok(known);
+        }
+        let mut reader = BlobReader::open(&self.layouts, layout, Representation::Identity, None)?;
+        let mut maker = GzipMaker::new();
+        let mut hasher = Sha256Hasher::new();
+        let mut length = 0;
+        while let Some(block) = reader.next_block()? {
+            let made = maker.push(&block)?;
+            hasher.update(&made);
+            length += made.len() as u64;
+        }
+        let last = maker.finish()?;
+        hasher.update(&last);
+        length += last.len() as u64;
+        let digest = hasher.finish();
+        self.db.write(Durability::Ordered, move |connection| {
+            blobs::set_gzip(connection, id, digest, length)
+        })?;
+        self.layouts.forget(id);
+        Ok((digest, length))
+    }
+}
+
+enum Made {
+    Known(BlobInfo, Box<BlobVerifier>),
+    Hashed {
+        blob: NewBlob,
+        condemnations: i64,
+        session: String,
+    },
+}
+
+enum Insert {
+    Renew(BlobInfo),
+    New(Box<NewBlob>, i64, String),
+}
+
+impl Insert {
+    /// `None` if the blob was known and is gone.
+    fn run(
+        self,
+        connection: &rusqlite::Connection,
+        lease: std::time::Duration,
+    ) -> Result<Option<BlobInfo>, StoreError> {
+        match self {
+            Self::Renew(blob) => {
+                // Rule 5: "present" renews the lease. One that lasts long enough needs no write.
+                let lasts = blobs::lease_exceeds(connection, blob.id, lease / 2)?;
+                let here = lasts || blobs::renew(connection, blob.id, lease)?;
+                Ok(here.then_some(blob))
+            }
+            Self::New(blob, condemnations, session) => {
+                sessions::row(connection, &session)?;
+                // Rule 2: all its chunks were valid, and nothing was condemned since; else look again here.
+                if chunks::condemnations(connection)? != condemnations {
+                    db::blobs::check_complete(connection, &blob)?;
+                }
+                blobs::put(connection, &blob, lease).map(Some)
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "closing the store");
+        }
+    }
+}

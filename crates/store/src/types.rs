@@ -1,0 +1,206 @@
+//! The nouns of the store's interface.
+
+use bytes::Bytes;
+use firn_chunks::ListId;
+use firn_formats::Sha256;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How to open a store.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Options {
+    pub dir: PathBuf,
+    pub pack_bytes_target: u64,
+    pub session_ttl: Duration,
+    /// How long a blob without an entry keeps its lease.
+    pub lease: Duration,
+    /// How often segments follow the database.
+    pub segment_interval: Duration,
+    pub layout_cache_bytes: u64,
+}
+
+/// Row id of a cache; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CacheId(pub i64);
+/// Row id of a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DomainId(pub i64);
+/// Row id of a blob; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlobId(pub i64);
+
+/// A cache; its configuration is the services' business.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct CacheRow {
+    pub id: CacheId,
+    pub name: String,
+    pub domain: DomainId,
+    pub domain_name: String,
+    pub config: Vec<u8>,
+}
+
+/// Kinds of entries. Numbers are part of the on-disk format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+#[allow(missing_docs)]
+pub enum EntryKind {
+    Narinfo = 1,
+    /// A NAR under the name its pusher gave it.
+    NarAlias = 2,
+    Listing = 3,
+    Log = 4,
+    DebugInfo = 5,
+    Realisation = 6,
+    BuildTrace = 7,
+    /// An image layer by its key.
+    Layer = 8,
+    /// A blob a registry client may read in this cache, by digest.
+    RegistryBlob = 9,
+    /// `repository@digest`.
+    Manifest = 10,
+    /// `repository:tag`.
+    Tag = 11,
+    /// `repository@subject@digest`.
+    Referrer = 12,
+    /// A revoked token, by its id.
+    RevokedToken = 13,
+    /// A NAR by its identity or file hash, for serving `nar/…`.
+    NarFile = 14,
+    /// An issued token's public face, by its id.
+    Token = 15,
+}
+
+/// An entry that is visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Entry {
+    pub sequence: u64,
+    pub kind: EntryKind,
+    pub key: String,
+    pub value: Bytes,
+    pub blobs: Vec<BlobId>,
+    /// Seconds since 1970, by the database.
+    pub created_at: i64,
+}
+
+/// What to do if the key exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfExists {
+    /// Leave it and say so.
+    Keep,
+    /// Put the new one in its place.
+    Replace,
+    /// Fail with [`StoreError::Conflict`].
+    Refuse,
+}
+
+/// An entry to publish.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct NewEntry {
+    pub kind: EntryKind,
+    pub key: String,
+    pub value: Bytes,
+    pub blobs: Vec<BlobId>,
+    /// Entries of this cache that must be visible (rule 4); those of the same publication count.
+    pub requires: Vec<(EntryKind, String)>,
+    pub if_exists: IfExists,
+    /// Without another entry's reference it may be reclaimed after this time from now.
+    pub lease: Option<Duration>,
+}
+
+/// One transaction of visibility (rule 3).
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Publication {
+    pub entries: Vec<NewEntry>,
+    pub deletions: Vec<(EntryKind, String)>,
+}
+
+/// What a publication did, entry by entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum PublishedEntry {
+    New,
+    Replaced,
+    Kept,
+}
+
+/// A blob and its representations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct BlobInfo {
+    pub id: BlobId,
+    pub domain: DomainId,
+    pub list_id: ListId,
+    pub chunks: u32,
+    pub identity_sha256: Sha256,
+    pub identity_length: u64,
+    pub zstd_sha256: Sha256,
+    pub zstd_length: u64,
+    /// Digest and size of the deterministic gzip, once made.
+    pub gzip: Option<(Sha256, u64)>,
+}
+
+/// Which bytes of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Representation {
+    Identity,
+    Zstd,
+    Gzip,
+}
+
+/// An upload session, alive by its heartbeats.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Session {
+    pub id: String,
+    pub cache: CacheId,
+    pub domain: DomainId,
+    pub expires_in: Duration,
+}
+
+/// Figures of one cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct CacheUsage {
+    pub narinfos: u64,
+    pub manifests: u64,
+    pub stored_bytes: u64,
+}
+
+/// Figures of a store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Stats {
+    pub chunks: u64,
+    pub chunk_raw_bytes: u64,
+    pub chunk_stored_bytes: u64,
+    pub blobs: u64,
+    pub blob_identity_bytes: u64,
+    pub packs: u64,
+    pub sessions: u64,
+    /// Since the process started: frames that were new, and those that were known.
+    pub chunks_new_total: u64,
+    pub chunks_known_total: u64,
+}
+
+/// What a rebuild found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct RebuildReport {
+    pub segments: u64,
+    pub packs: u64,
+    pub packs_walked: u64,
+    pub chunks: u64,
+    pub blobs: u64,
+    pub entries: u64,
+    pub entries_dropped: u64,
+}
+
+/// The next block is not in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WouldBlock;

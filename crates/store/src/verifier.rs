@@ -1,0 +1,304 @@
+//! Hashing a blob from its frames: what makes a blob's row (rule 2).
+
+use crate::StoreError;
+use crate::codec;
+use crate::db::Database;
+use crate::db::blobs::NewBlob;
+use crate::db::chunks::{self, Located};
+use crate::read::{Extent, FrameSource};
+use crate::types::{DomainId, Session};
+use bytes::Bytes;
+use firn_chunks::{ChunkId, ChunkList, frame};
+use firn_formats::Sha256;
+use firn_formats::sha256::Sha256Hasher;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// Chunks looked up at once.
+const LOOKUP_MAX: usize = 512;
+/// Frame bytes read at once.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// Computes a blob's hashes as its chunks come in. Lives as long as its session.
+pub struct BlobVerifier {
+    db: Arc<Database>,
+    source: Arc<FrameSource>,
+    domain: DomainId,
+    pub(crate) session: String,
+    list: ChunkList,
+    hashes: Hashes,
+}
+
+/// Hashes of both representations, up to some chunk.
+#[derive(Default)]
+pub(crate) struct Hashes {
+    identity: Sha256Hasher,
+    zstd: Sha256Hasher,
+    zstd_length: u64,
+    /// Of each frame hashed: to tell in the end whether it is the one that is held. Two senders of one chunk may
+    /// have compressed it differently, and the digest must be of the stored frames.
+    frames: Vec<(u64, u32)>,
+}
+
+impl Hashes {
+    /// For a stream whose raw bytes were hashed elsewhere.
+    pub(crate) fn with_identity(mut self, identity: Sha256Hasher) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    fn add(&mut self, raw: &[u8], frame: &[u8], checksum: u64) {
+        self.identity.update(raw);
+        self.add_frame(frame, checksum);
+    }
+
+    /// A stored frame, in order.
+    pub(crate) fn add_frame(&mut self, frame: &[u8], checksum: u64) {
+        self.zstd.update(frame);
+        self.zstd_length += frame.len() as u64;
+        self.frames.push((checksum, frame.len() as u32));
+    }
+}
+
+thread_local! {
+    static FRAMES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What [`BlobVerifier::finish`] found.
+pub(crate) struct Hashed {
+    pub(crate) blob: NewBlob,
+    /// As [`chunks::condemnations`] was when all chunks were valid.
+    pub(crate) condemnations: i64,
+    pub(crate) session: String,
+}
+
+impl BlobVerifier {
+    pub(crate) fn new(
+        db: Arc<Database>,
+        source: Arc<FrameSource>,
+        session: &Session,
+        list: ChunkList,
+    ) -> Self {
+        Self {
+            db,
+            source,
+            domain: session.domain,
+            session: session.id.clone(),
+            list,
+            hashes: Hashes::default(),
+        }
+    }
+
+    /// One whose frames have all been hashed.
+    pub(crate) fn from_hashes(
+        db: Arc<Database>,
+        source: Arc<FrameSource>,
+        session: &Session,
+        list: ChunkList,
+        hashes: Hashes,
+    ) -> Self {
+        Self {
+            hashes,
+            ..Self::new(db, source, session, list)
+        }
+    }
+
+    /// The chunks.
+    pub fn list(&self) -> &ChunkList {
+        &self.list
+    }
+
+    /// Lets another session of the same domain finish it; one of another domain sees none of its chunks.
+    pub(crate) fn for_session(mut self, session: &Session) -> Self {
+        self.session.clone_from(&session.id);
+        if self.domain != session.domain {
+            self.domain = session.domain;
+            self.hashes = Hashes::default();
+        }
+        self
+    }
+
+    pub(crate) fn domain(&self) -> DomainId {
+        self.domain
+    }
+
+    /// Goes on from where it stands: a chunk just decoded comes from `fresh` (raw bytes and frame),
+    /// others from the store; stops at the first that is in neither. No harm if never called.
+    ///
+    /// # Errors
+    /// [`StoreError::WrongList`] if a chunk does not have the length that the list declares.
+    pub fn advance(
+        &mut self,
+        fresh: &dyn Fn(&ChunkId) -> Option<(Bytes, Bytes)>,
+    ) -> Result<(), StoreError> {
+        loop {
+            while let Some(chunk) = self.list.chunks.get(self.hashes.frames.len()) {
+                let Some((raw, frame)) = fresh(&chunk.id) else {
+                    break;
+                };
+                check_length(&chunk.id, chunk.raw_length, raw.len())?;
+                self.hashes.add(&raw, &frame, frame::checksum(&frame));
+            }
+            if !self.advance_stored(fresh)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hashes the stored frames that follow, up to the first that is fresh or not here; false if there
+    /// is nothing more to do.
+    fn advance_stored(
+        &mut self,
+        fresh: &dyn Fn(&ChunkId) -> Option<(Bytes, Bytes)>,
+    ) -> Result<bool, StoreError> {
+        let position = self.hashes.frames.len();
+        let rest = self.list.chunks.get(position..).unwrap_or_default();
+        // Ends at the first that is missing or fresh; the very first is known not to be fresh.
+        let located = self.db.snapshot(|connection| {
+            let mut located: Vec<Located> = Vec::new();
+            for chunk in rest.iter().take(LOOKUP_MAX) {
+                if !located.is_empty() && fresh(&chunk.id).is_some() {
+                    break;
+                }
+                let Some(found) = chunks::locate_one(connection, self.domain, chunk.id)? else {
+                    break;
+                };
+                check_length(&chunk.id, chunk.raw_length, found.raw_length as usize)?;
+                located.push(found);
+            }
+            Ok(located)
+        })?;
+        hash_stored(&self.source, &located, |frame, located| {
+            codec::decode(frame, located.raw_length, |raw| {
+                self.hashes.add(raw, frame, located.checksum);
+            })
+        })?;
+        Ok(!located.is_empty())
+    }
+
+    /// Hashes to the end and checks every frame against what is held.
+    pub(crate) fn finish(mut self) -> Result<Hashed, StoreError> {
+        self.advance(&|_| None)?;
+        let (located, condemnations) = self.locate_all()?;
+        let same = |hashes: &Hashes| {
+            hashes.frames.len() == located.len()
+                && hashes
+                    .frames
+                    .iter()
+                    .zip(&located)
+                    .all(|((checksum, length), held)| {
+                        *checksum == held.checksum && *length == held.frame_length
+                    })
+        };
+        if !same(&self.hashes) {
+            // Someone else's frame of a chunk was kept instead of the one hashed.
+            self.hashes = Hashes::default();
+            self.advance(&|_| None)?;
+            if !same(&self.hashes) {
+                return Err(StoreError::Damaged("frames changed while hashed".into()));
+            }
+        }
+        let identity = self.hashes.identity.finish();
+        Ok(Hashed {
+            blob: new_blob(
+                self.domain,
+                &self.list,
+                identity,
+                self.hashes.zstd.finish(),
+                self.hashes.zstd_length,
+            ),
+            condemnations,
+            session: self.session,
+        })
+    }
+
+    fn locate_all(&self) -> Result<(Vec<Located>, i64), StoreError> {
+        let (located, condemnations) = self.db.snapshot(|connection| {
+            let ids = self.list.chunks.iter().map(|chunk| chunk.id);
+            let located = chunks::locate(connection, self.domain, ids)?;
+            Ok((located, chunks::condemnations(connection)?))
+        })?;
+        let missing: Vec<ChunkId> = self
+            .list
+            .chunks
+            .iter()
+            .zip(&located)
+            .filter_map(|(chunk, located)| located.is_none().then_some(chunk.id))
+            .collect();
+        if missing.is_empty() {
+            Ok((located.into_iter().flatten().collect(), condemnations))
+        } else {
+            Err(StoreError::MissingChunks(missing))
+        }
+    }
+}
+
+fn check_length(id: &ChunkId, declared: u32, actual: usize) -> Result<(), StoreError> {
+    if declared as usize == actual {
+        return Ok(());
+    }
+    Err(StoreError::WrongList(format!(
+        "chunk {id} has {actual} bytes, not {declared} as the list declares"
+    )))
+}
+
+/// Reads stored frames in pieces and hands each to `take`.
+pub(crate) fn hash_stored(
+    source: &FrameSource,
+    located: &[Located],
+    mut take: impl FnMut(&[u8], &Located) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    FRAMES.with_borrow_mut(|buffer| {
+        let mut rest = located;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let count = rest
+                .iter()
+                .take_while(|located| {
+                    bytes += located.frame_length as usize;
+                    bytes <= READ_BYTES_MAX
+                })
+                .count()
+                .max(1);
+            let (batch, after) = rest.split_at(count);
+            let extents: Vec<Extent> = batch.iter().map(extent).collect();
+            source.read(&extents, buffer)?;
+            let mut frames = buffer.as_slice();
+            for located in batch {
+                let (frame, following) = frames.split_at(located.frame_length as usize);
+                take(frame, located)?;
+                frames = following;
+            }
+            rest = after;
+        }
+        Ok(())
+    })
+}
+
+fn extent(located: &Located) -> Extent {
+    Extent {
+        pack: located.pack,
+        offset: located.offset,
+        length: located.frame_length,
+        checksum: located.checksum,
+    }
+}
+
+fn new_blob(
+    domain: DomainId,
+    list: &ChunkList,
+    identity_sha256: Sha256,
+    zstd_sha256: Sha256,
+    zstd_length: u64,
+) -> NewBlob {
+    NewBlob {
+        domain,
+        list_id: list.id(),
+        chunks: u32::try_from(list.chunks.len()).unwrap_or(u32::MAX),
+        list: list.encode(),
+        identity_sha256,
+        identity_length: list.raw_length(),
+        zstd_sha256,
+        zstd_length,
+    }
+}

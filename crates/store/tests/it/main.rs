@@ -1,0 +1,14 @@
+//! The store, from its public interface. Tests that hold a rule of order name it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
+
+mod concurrency;
+mod crash;
+mod damage;
+mod disk_full;
+mod entries;
+mod ingest;
+mod ranges;
+mod rebuild;
+mod sessions;
+mod support;
