@@ -1,5 +1,5 @@
 """The demo's image as store paths: Debian packages by mkclosure, put together by image/default.nix."""
-import importlib.machinery, importlib.util, json, os, pathlib, re, subprocess
+import fcntl, importlib.machinery, importlib.util, json, os, pathlib, re, subprocess
 
 PARTS = pathlib.Path(__file__).resolve().parent
 EXPRESSION = PARTS / "image"
@@ -26,6 +26,10 @@ class DemoImage:
     def prepare(self):
         """Downloads the packages and adds their trees to the store. Returns how many there are."""
         mk = self.mkclosure
+        # Two runs at the same time would delete each other's application, and they share downloads.
+        mk.CACHE.mkdir(parents=True, exist_ok=True)
+        self.lock = open(mk.CACHE / "lock", "w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
         graph = mk.depends(self.programs)
         order, dependencies = mk.acyclic(graph, self.programs)
         # Of these two only the files are wanted, not what their installation would need.

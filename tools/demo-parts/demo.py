@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The demo behind tools/demo: builds an image's closure, caches, composes, changes and pulls it,
 and prints what each step took beside what the seeds of this project say."""
-import argparse, os, pathlib, signal, subprocess, sys, tempfile, time
+import argparse, json, os, pathlib, re, shutil, signal, subprocess, sys, tempfile, time
 
 from closure import DemoImage
-from machine import DemoError, Machine, PulledProgram, Server, Took, fail, remove, require_programs, timed
+from machine import Container, DemoError, Machine, PulledProgram, Server, Took, fail, free_port, remove, require_programs, timed
 from tables import LEGEND, Table, ratio, seconds, size
 
 PORT = "8080"
@@ -74,38 +74,54 @@ class Demo:
         two.add(PULL_IMAGE, "into an empty folder", "–", server.pull_with_skopeo("demo:1", self.layout))
 
 
-def show_layers(demo, contents):
-    """The layers of the image with their sizes, and what would change each."""
+# What the first seed says of its layers: name, size, how often it changes.
+SEED_LAYERS = {"cacert": "~200 KB, rarely", "busybox": "~2 MB, rarely", "curl": "~5 MB, rarely",
+               "ffmpeg": "~100 MB, with updates", "app": "~10 MB, with code", "entrypoint": "–", "demo-image": "–"}
+
+
+def show_layers(demo, contents, named):
+    """The layers with their sizes, and what would change each: those of `named` paths, else the largest."""
     plan = demo.server.run("image", "plan", *demo.image_flags(contents), contents).report
     layers = plan["layers"]
-    print(f"LAYERS · {plan['layers_total']} for {plan['paths_total']} store paths, {size(plan['bytes_total'])} unpacked; "
+    print(f"LAYERS · {len(layers)} layers for {plan['paths_total']} store paths, {size(plan['bytes_total'])} unpacked; "
           "lowest first")
-    print(f"  {'':>5}{'size':>10}  {'holds':<44}  would change with")
-    for number, layer in enumerate(layers, 1):
-        if len(layers) > 24 and 10 < number <= len(layers) - 12:
-            if number == 11:
-                middle = layers[10:-12]
-                print(f"  {'…':>5}{size(sum(each['bytes'] for each in middle)):>10}  {len(middle)} more layers")
-            continue
-        print(f"  {number:>5}{size(layer['bytes']):>10}  {holds(layer):<44}  {changes_with(layer)}")
+    print(f"  {'':<38}{'size':>9}  {'seed says':<23}changes with")
+    print("  " + "─" * 97)
+    largest = sorted(layers, key=lambda layer: layer["bytes"])[-12:]
+    others = []
+    for layer in layers:
+        titles = [package_name(path) for path in layer["paths"]]
+        chosen = [title for title in titles if title in named]
+        if chosen or not titles or (not named and layer in largest):
+            print(f"  {holds(layer, chosen or titles):<38}{size(layer['bytes']):>9}  "
+                  f"{SEED_LAYERS.get(chosen[0], '–') if chosen else '–':<23}{changes_with(layer)}")
+        else:
+            others.append(layer)
+    if others:
+        print(f"  {f'{len(others)} layers of ' + ('libraries' if named else 'smaller ones'):<38}"
+              f"{size(sum(layer['bytes'] for layer in others)):>9}  {'–':<23}itself, what it needs")
     print()
 
 
-def holds(layer):
-    names = [path[33:] for path in layer["paths"]] or [layer["comment"] or "files at the root"]
-    first = names[0][:30]
-    text = first if len(names) == 1 else f"{first} and {len(names) - 1} more"
-    return text[:44]
+def package_name(path):
+    """`/nix/store/<hash>-curl-7.88.1` and `<hash>-curl-7.88.1` are of curl."""
+    base = path.rsplit("/", 1)[-1][33:]
+    return re.split(r"-(?=\d)", base, maxsplit=1)[0]
+
+
+def holds(layer, titles):
+    if not titles:
+        return "files at the root: /tmp, passwd, links"
+    more = len(layer["paths"]) - 1
+    return titles[0][:30] + (f" and {more} more" if more else "")
 
 
 def changes_with(layer):
-    others = layer["changes_with"] - len(layer["paths"])
+    below = layer["changes_with"] - len(layer["paths"])
     if not layer["paths"]:
         return "the image's contents"
-    itself = "itself" if len(layer["paths"]) == 1 else "any of these"
-    if others <= 0:
-        return itself + " only"
-    return f"{itself} or {others} path{'s' if others > 1 else ''} below"
+    itself = "itself" if len(layer["paths"]) == 1 else "any of them"
+    return f"{itself} only" if below <= 0 else f"{itself}, {below} path{'s' if below > 1 else ''} it needs"
 
 
 def own_closure(demo, path):
@@ -116,7 +132,7 @@ def own_closure(demo, path):
     demo.first_and_again(contents)
     print()
     tables(demo, [])
-    show_layers(demo, contents)
+    show_layers(demo, contents, ())
     print("A code change and a dependency update need a closure that the demo can build anew:\n"
           "without CLOSURE it shows those as well.\n")
     verdict(demo.pushed, demo.pushed_again, demo.image, demo.image_again)
@@ -155,6 +171,7 @@ def demo_image(demo, programs, log):
     changed_image_pull = demo.server.pull_with_skopeo("demo:2", demo.layout)
     with PulledProgram(demo.machine, demo.store, changed) as program:
         after = program.about()
+    container = in_a_container(demo)
 
     name = programs[-1]
     say(f"updating {name}, then libc6, on which everything stands")
@@ -168,27 +185,39 @@ def demo_image(demo, programs, log):
     one.add(PUSH, "code change", "1 min²", changed_push)
     one.add(PUSH, f"{name} updated, {renamed(updated_push)}", "–", updated_push)
     one.add(PUSH, f"libc6 updated, {renamed(rebuilt_push)}", "–", rebuilt_push)
-    one.add(PULL, "after the code change", "2 min²", changed_pull)
+    one.add(PULL, "code change, first version is there", "2 min²", changed_pull)
     two.add(PUSH_IMAGE, "code change", "~10 MB¹ 1 min²", changed_image)
     two.add(PUSH_IMAGE, f"{name} updated", "~100 MB¹" if name == "ffmpeg" else "–", updated_image)
     two.add(PUSH_IMAGE, "libc6 updated", "–", rebuilt_image)
-    two.add(PULL_IMAGE, "after the code change", "–", changed_image_pull)
+    two.add(PULL_IMAGE, "code change, first version is there", "–", changed_image_pull)
 
     runs = Table("BOTH · a CI run on a fresh machine: the sum of rows above")
     group = "pull what is cached, build, push the image with its store paths"
     runs.add(group, "first run, nothing cached", "75 s¹ 53 min²", plus(compiled, demo.image))
     runs.add(group, "nothing changed", "0.2 s¹ 3 min²", plus(demo.pulled, unchanged, demo.image_again), "375 ×")
-    runs.add(group, "code change", "9 min²", plus(demo.pulled, recompiled, changed_push, changed_image), "5.9 ×")
+    runs.add(group, f"code change, {seconds(recompiled.seconds)} of it compiling", "9 min²", plus(demo.pulled, recompiled, changed_push, changed_image), "5.9 ×")
     print()
     tables(demo, [runs])
-    show_layers(demo, contents)
+    show_layers(demo, contents, SEED_LAYERS)
     print("RUN · out of the store that Nix pulled, as the only thing in its root\n"
-          f"  health check of the image       {health}\n"
-          f"  GET / before the code change    {before}\n"
-          f"  GET / after the code change     {after}\n")
+          f"  the image's health check        {health}\n"
+          f"  GET / before the code change    {json.dumps(before)}\n"
+          f"  GET / after the code change     {json.dumps(after)}\n"
+          f"  GET /health in a container      {container}\n")
     if health != "ok" or after["release"] == before["release"]:
         raise DemoError("the pulled application does not do what it was built for", f"see {log.name}")
     verdict(demo.pushed, demo.pushed_again, demo.image, demo.image_again, changed_push, changed_image)
+
+
+def in_a_container(demo):
+    """An extra: in many containers and virtual machines podman itself cannot run."""
+    if shutil.which("podman") is None:
+        return "not tried: there is no podman"
+    try:
+        with Container(demo.machine, demo.server, "demo:2", free_port()) as container:
+            return f"{container.health()} (pulled and run by podman)"
+    except DemoError:
+        return f"not possible here: podman's reason is in {demo.machine.log.name}"
 
 
 def renamed(took):

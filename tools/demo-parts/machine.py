@@ -170,6 +170,44 @@ class PulledProgram:
                                    {"PORT": str(self.port)}).strip()
 
 
+class Container:
+    """An image of a server's, pulled and run by podman, whose storage lies in a folder of the demo's."""
+
+    def __init__(self, machine, server, image, port):
+        self.machine, self.image, self.port = machine, f"127.0.0.1:{server.port}/main/{image}", port
+        # runc also runs under the mixtures of cgroups that crun refuses.
+        self.podman = ["podman", "--root", machine.work / "podman", "--runroot", machine.work / "podman-run",
+                       "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--events-backend", "none"]
+        self.env = machine.fresh_home()
+
+    def __enter__(self):
+        # Limits are set low, because to raise them needs a right that many containers lack.
+        run = ["run", "--detach", "--name", "demo", "--network", "host",
+               "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
+        try:
+            self.machine.output([*self.podman, "pull", "--quiet", "--tls-verify=false", self.image], self.env)
+            self.machine.output([*self.podman, *run, "--env", f"PORT={self.port}", self.image], self.env)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        # Whatever of it is there; unmounts what podman mounted below the demo's folder.
+        for command in (["rm", "--force", "--all", "--time", "2"], ["rmi", "--force", "--all"]):
+            subprocess.run([str(word) for word in [*self.podman, *command]], env=self.env, check=False,
+                           stdout=self.machine.log, stderr=self.machine.log)
+        subprocess.run(["umount", self.machine.work / "podman" / "overlay"], check=False, stderr=subprocess.DEVNULL)
+
+    def health(self):
+        for _ in range(50):
+            try:
+                return get(f"http://127.0.0.1:{self.port}/health").strip()
+            except OSError:
+                time.sleep(0.1)
+        raise DemoError("the container does not answer", f"see {self.machine.log.name}")
+
+
 def require_programs(*names):
     missing = [name for name in names if shutil.which(name) is None]
     if missing:
