@@ -4,8 +4,8 @@ WIDTHS = (42, 18, 10, 16, 11)
 LEGEND = """\
   seed says   ¹ "Nix Caching Strategy": a Go program of ~10 MB and ffmpeg, an image of ~117 MB
               ² "GitHub Actions Cache Setup": a CI run that restores, builds, pushes and saves
-  here        measured in this run, over loopback; every push and pull by a machine that has never
-              seen Firn (its home is empty), so that nothing is fast because it was done before
+  here        measured in this run, over loopback; each push and pull on a machine new to Firn (its
+              home is empty, and for pulls its store, unless the row says otherwise)
   speed-up    the first row of the group divided by this one; in brackets by the seed's figures
   updated     the package and all that stands on it rebuilt: new names, code nearly the same
   moved       bytes sent to the server, requests and ids included; for pulls, bytes it sent
