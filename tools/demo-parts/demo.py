@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """The demo behind tools/demo: builds an image's closure, caches, composes, changes and pulls it,
 and prints what each step took beside what the seeds of this project say."""
-import argparse, json, os, pathlib, re, shutil, signal, subprocess, sys, tempfile, time
+import argparse, json, os, pathlib, shutil, signal, subprocess, sys, tempfile, time
 
 from closure import DemoImage
-from machine import Container, DemoError, Machine, PulledProgram, Server, Took, fail, free_port, remove, require_programs, timed
-from tables import LEGEND, Table, ratio, seconds, size
+from machine import (Container, DemoError, Machine, PulledProgram, Server, Took, fail, free_port, remove,
+                     require_programs, timed)
+from report import HOW_TO_USE, SEED_LAYERS, show_layers, show_tables, verdict
+from tables import Table, seconds
 
 PORT = "8080"
 
@@ -74,56 +76,6 @@ class Demo:
         two.add(PULL_IMAGE, "into an empty folder", "–", server.pull_with_skopeo("demo:1", self.layout))
 
 
-# What the first seed says of its layers: name, size, how often it changes.
-SEED_LAYERS = {"cacert": "~200 KB, rarely", "busybox": "~2 MB, rarely", "curl": "~5 MB, rarely",
-               "ffmpeg": "~100 MB, with updates", "app": "~10 MB, with code", "entrypoint": "–", "demo-image": "–"}
-
-
-def show_layers(demo, contents, named):
-    """The layers with their sizes, and what would change each: those of `named` paths, else the largest."""
-    plan = demo.server.run("image", "plan", *demo.image_flags(contents), contents).report
-    layers = plan["layers"]
-    print(f"LAYERS · {len(layers)} layers for {plan['paths_total']} store paths, {size(plan['bytes_total'])} unpacked; "
-          "lowest first")
-    print(f"  {'':<38}{'size':>9}  {'seed says':<23}changes with")
-    print("  " + "─" * 97)
-    largest = sorted(layers, key=lambda layer: layer["bytes"])[-12:]
-    others = []
-    for layer in layers:
-        titles = [package_name(path) for path in layer["paths"]]
-        chosen = [title for title in titles if title in named]
-        if chosen or not titles or (not named and layer in largest):
-            print(f"  {holds(layer, chosen or titles):<38}{size(layer['bytes']):>9}  "
-                  f"{SEED_LAYERS.get(chosen[0], '–') if chosen else '–':<23}{changes_with(layer)}")
-        else:
-            others.append(layer)
-    if others:
-        print(f"  {f'{len(others)} layers of ' + ('libraries' if named else 'smaller ones'):<38}"
-              f"{size(sum(layer['bytes'] for layer in others)):>9}  {'–':<23}itself, what it needs")
-    print()
-
-
-def package_name(path):
-    """`/nix/store/<hash>-curl-7.88.1` and `<hash>-curl-7.88.1` are of curl."""
-    base = path.rsplit("/", 1)[-1][33:]
-    return re.split(r"-(?=\d)", base, maxsplit=1)[0]
-
-
-def holds(layer, titles):
-    if not titles:
-        return "files at the root: /tmp, passwd, links"
-    more = len(layer["paths"]) - 1
-    return titles[0][:30] + (f" and {more} more" if more else "")
-
-
-def changes_with(layer):
-    below = layer["changes_with"] - len(layer["paths"])
-    if not layer["paths"]:
-        return "the image's contents"
-    itself = "itself" if len(layer["paths"]) == 1 else "any of them"
-    return f"{itself} only" if below <= 0 else f"{itself}, {below} path{'s' if below > 1 else ''} it needs"
-
-
 def own_closure(demo, path):
     """Of one's own closure nothing is built, so what needs a change of it is left out."""
     contents = "/".join(os.path.realpath(path).split("/")[:4])
@@ -131,82 +83,92 @@ def own_closure(demo, path):
         raise DemoError(f"{path} is no store path and no link to one", "CLOSURE is curl, ffmpeg, or a path such as ./result")
     demo.first_and_again(contents)
     print()
-    tables(demo, [])
+    show_tables(demo.level1, demo.level2)
     show_layers(demo, contents, ())
     print("A code change and a dependency update need a closure that the demo can build anew:\n"
           "without CLOSURE it shows those as well.\n")
     verdict(demo.pushed, demo.pushed_again, demo.image, demo.image_again)
 
 
-def tables(demo, more):
-    for table in (demo.level1, demo.level2, *more):
-        print(f"{table}\n")
-    print(f"{LEGEND}\n")
+class Story:
+    """The demo's own image: built, cached, pulled and run; then again after changes."""
 
+    def __init__(self, demo, programs, log):
+        self.demo, self.name = demo, programs[-1]
+        self.image = DemoImage(programs, demo.machine.work, log)
 
-def demo_image(demo, programs, log):
-    """The whole story: first build, nothing changed, code change, updates, pulls."""
-    image = DemoImage(programs, demo.machine.work, log)
-    one, two = demo.level1, demo.level2
-    spent, packages = timed(image.prepare)
-    say(f"{packages} Debian packages are store paths now ({seconds(spent)}); compiling the application")
-    update = image.built_from(programs[-1])
-    image.forget()
-    compiled = one.add(BUILD, "first time", "45 s¹ 40 min²", Took(timed(lambda: image.build("application"))[0]))
-    contents, application = image.build(), image.build("application")
-    unchanged = one.add(BUILD, "nothing changed, same machine", "0.1 s¹ 30 s²", Took(timed(image.build)[0]), "450 ×")
-    demo.first_and_again(contents)
-    fetched = demo.server.pull_with_nix(application, demo.machine.work / "application-store")
-    with PulledProgram(demo.machine, demo.store, contents) as program:
-        before, health = program.about(), program.health()
+    def tell(self):
+        self.first()
+        self.code_change()
+        self.updates()
+        demo = self.demo
+        print()
+        show_tables(demo.level1, demo.level2, self.ci_runs())
+        show_layers(demo, self.contents, SEED_LAYERS)
+        print("RUN · out of the store that Nix pulled, as the only thing in its root\n"
+              f"  the image's health check        {self.health}\n"
+              f"  GET / before the code change    {json.dumps(self.before)}\n"
+              f"  GET / after the code change     {json.dumps(self.after)}\n"
+              f"  GET /health in a container      {self.container}\n")
+        if self.health != "ok" or self.after["release"] == self.before["release"]:
+            raise DemoError("the pulled application does not do what it was built for", f"see {demo.machine.log.name}")
+        verdict(demo.pushed, demo.pushed_again, demo.image, demo.image_again, self.changed_push, self.changed_image)
 
-    say("changing the application's code; building, pushing and pulling it")
-    image.change_code()
-    image.forget()
-    recompiled = Took(timed(lambda: image.build("application"))[0])
-    changed = image.build()
-    changed_push = demo.server.run("push", changed)
-    changed_image = demo.push_image(demo.server, changed, 2)
-    changed_pull = demo.server.pull_with_nix(changed, demo.store)
-    changed_image_pull = demo.server.pull_with_skopeo("demo:2", demo.layout)
-    with PulledProgram(demo.machine, demo.store, changed) as program:
-        after = program.about()
-    container = in_a_container(demo)
+    def first(self):
+        image, table = self.image, self.demo.level1
+        spent, packages = timed(image.prepare)
+        say(f"{packages} Debian packages are store paths now ({seconds(spent)}); compiling the application")
+        image.forget()
+        self.compiled = table.add(BUILD, "first time", "45 s¹ 40 min²", self.compile())
+        self.contents, application = image.build(), image.build("application")
+        self.unchanged = table.add(BUILD, "nothing changed, same machine", "0.1 s¹ 30 s²",
+                                   Took(timed(image.build)[0]), "450 ×")
+        self.demo.first_and_again(self.contents)
+        table.add(BUILD, "on another machine: fetched by Nix", "–",
+                  self.demo.server.pull_with_nix(application, self.demo.machine.work / "application-store"))
+        with PulledProgram(self.demo.machine, self.demo.store, self.contents) as program:
+            self.before, self.health = program.about(), program.health()
 
-    name = programs[-1]
-    say(f"updating {name}, then libc6, on which everything stands")
-    updated = image.build(updated=update)
-    updated_push, updated_image = demo.server.run("push", updated), demo.push_image(demo.server, updated, 3)
-    rebuilt = image.build(updated=["libc6"])
-    rebuilt_push, rebuilt_image = demo.server.run("push", rebuilt), demo.push_image(demo.server, rebuilt, 4)
+    def compile(self):
+        return Took(timed(lambda: self.image.build("application"))[0])
 
-    one.add(BUILD, "on another machine: fetched by Nix", "–", fetched)
-    one.add(BUILD, "code change: compiled anew", "45 s¹ 5 min²", recompiled, compared=False)
-    one.add(PUSH, "code change", "1 min²", changed_push)
-    one.add(PUSH, f"{name} updated, {renamed(updated_push)}", "–", updated_push)
-    one.add(PUSH, f"libc6 updated, {renamed(rebuilt_push)}", "–", rebuilt_push)
-    one.add(PULL, "code change, first version is there", "2 min²", changed_pull)
-    two.add(PUSH_IMAGE, "code change", "~10 MB¹ 1 min²", changed_image)
-    two.add(PUSH_IMAGE, f"{name} updated", "~100 MB¹" if name == "ffmpeg" else "–", updated_image)
-    two.add(PUSH_IMAGE, "libc6 updated", "–", rebuilt_image)
-    two.add(PULL_IMAGE, "code change, first version is there", "–", changed_image_pull)
+    def code_change(self):
+        demo, one, two = self.demo, self.demo.level1, self.demo.level2
+        say("changing the application's code; building, pushing, pulling and running it")
+        self.image.change_code()
+        self.image.forget()
+        self.recompiled = one.add(BUILD, "code change: compiled anew", "45 s¹ 5 min²", self.compile(), compared=False)
+        changed = self.image.build()
+        self.changed_push = one.add(PUSH, "code change", "1 min²", demo.server.run("push", changed))
+        self.changed_image = two.add(PUSH_IMAGE, "code change", "~10 MB¹ 1 min²",
+                                     demo.push_image(demo.server, changed, 2))
+        beside = "code change, first version is there"
+        one.add(PULL, beside, "2 min²", demo.server.pull_with_nix(changed, demo.store))
+        two.add(PULL_IMAGE, beside, "–", demo.server.pull_with_skopeo("demo:2", demo.layout))
+        with PulledProgram(demo.machine, demo.store, changed) as program:
+            self.after = program.about()
+        self.container = in_a_container(demo)
 
-    runs = Table("BOTH · a CI run on a fresh machine: the sum of rows above")
-    group = "pull what is cached, build, push the image with its store paths"
-    runs.add(group, "first run, nothing cached", "75 s¹ 53 min²", plus(compiled, demo.image))
-    runs.add(group, "nothing changed", "0.2 s¹ 3 min²", plus(demo.pulled, unchanged, demo.image_again), "375 ×")
-    runs.add(group, f"code change, {seconds(recompiled.seconds)} of it compiling", "9 min²", plus(demo.pulled, recompiled, changed_push, changed_image), "5.9 ×")
-    print()
-    tables(demo, [runs])
-    show_layers(demo, contents, SEED_LAYERS)
-    print("RUN · out of the store that Nix pulled, as the only thing in its root\n"
-          f"  the image's health check        {health}\n"
-          f"  GET / before the code change    {json.dumps(before)}\n"
-          f"  GET / after the code change     {json.dumps(after)}\n"
-          f"  GET /health in a container      {container}\n")
-    if health != "ok" or after["release"] == before["release"]:
-        raise DemoError("the pulled application does not do what it was built for", f"see {log.name}")
-    verdict(demo.pushed, demo.pushed_again, demo.image, demo.image_again, changed_push, changed_image)
+    def updates(self):
+        say(f"updating {self.name}, then libc6, on which everything stands")
+        self.update(self.name, self.image.built_from(self.name), 3, "~100 MB¹" if self.name == "ffmpeg" else "–")
+        self.update("libc6", ["libc6"], 4, "–")
+
+    def update(self, name, packages, tag, seed):
+        demo, updated = self.demo, self.image.build(updated=packages)
+        push = demo.server.run("push", updated)
+        renamed = f"{push.report['paths_pushed']} of {push.report['paths_total']} paths"
+        demo.level1.add(PUSH, f"{name} updated, {renamed}", "–", push)
+        demo.level2.add(PUSH_IMAGE, f"{name} updated", seed, demo.push_image(demo.server, updated, tag))
+
+    def ci_runs(self):
+        demo, runs = self.demo, Table("BOTH · a CI run on a fresh machine: the sum of rows above")
+        group = "pull what is cached, build, push the image with its store paths"
+        changed = plus(demo.pulled, self.recompiled, self.changed_push, self.changed_image)
+        runs.add(group, "first run, nothing cached", "75 s¹ 53 min²", plus(self.compiled, demo.image))
+        runs.add(group, "nothing changed", "0.2 s¹ 3 min²", plus(demo.pulled, self.unchanged, demo.image_again), "375 ×")
+        runs.add(group, f"code change, {seconds(self.recompiled.seconds)} of it compiling", "9 min²", changed, "5.9 ×")
+        return runs
 
 
 def in_a_container(demo):
@@ -218,38 +180,6 @@ def in_a_container(demo):
             return f"{container.health()} (pulled and run by podman)"
     except DemoError:
         return f"not possible here: podman's reason is in {demo.machine.log.name}"
-
-
-def renamed(took):
-    return f"{took.report['paths_pushed']} of {took.report['paths_total']} paths"
-
-
-def verdict(pushed, again, image, image_again, *changed):
-    """First, again and changed: what both levels together took and sent."""
-    def both(*took):
-        return f"{seconds(sum(each.seconds for each in took))}, {size(sum(each.bytes for each in took))}"
-    text = f"VERDICT · both levels: first {both(pushed, image)}; unchanged {both(again, image_again)}"
-    print(text + (f"; code change {both(*changed)}\n" if changed else "\n"))
-
-
-HOW_TO_USE = """\
-USE IT FOR REAL · lines to paste
-  firn serve                            # in another terminal; http://127.0.0.1:8484, ./firn-data
-  nix build                             # or nix-build: what you want to cache, as ./result
-  firn push ./result
-  firn image push --name app:1 --entrypoint NAME ./result
-  docker run 127.0.0.1:8484/main/app:1  # or podman; for Docker < 23 push with --compression gzip
-
-  firn use main                         # writes the next lines, with the key
-    # nix.conf
-    extra-substituters = http://127.0.0.1:8484/main
-    extra-trusted-public-keys = <what http://127.0.0.1:8484/main/public-key says>
-  firn use main --flake                 # prints this block for a flake, with the key:
-    nixConfig = {
-      extra-substituters = [ "http://127.0.0.1:8484/main" ];
-      extra-trusted-public-keys = [ "<the same>" ];
-    };
-"""
 
 
 def main():
@@ -268,7 +198,7 @@ def main():
             print("\nRunning", flush=True)
             if arguments.closure in ("curl", "ffmpeg"):
                 programs = ["curl"] if arguments.closure == "curl" else ["curl", "ffmpeg"]
-                demo_image(demo, programs, log)
+                Story(demo, programs, log).tell()
             else:
                 own_closure(demo, arguments.closure)
             print(HOW_TO_USE)
