@@ -70,7 +70,8 @@ class Demo:
         other = self.serve()
         self.image = two.add(PUSH_IMAGE, "first time, nothing cached", "30 s¹ 8 min²", self.push_image(other, contents, 1))
         other.stop()
-        two.add(PUSH_IMAGE, "first time, its store paths cached", "–", self.push_image(server, contents, 1))
+        self.image_beside = two.add(PUSH_IMAGE, "first time, its store paths cached", "–",
+                                    self.push_image(server, contents, 1))
         self.image_again = two.add(PUSH_IMAGE, "nothing changed", "0.1 s¹ 30 s²", self.push_image(server, contents, 1),
                                    "300 ×")
         two.add(PULL_IMAGE, "into an empty folder", "–", server.pull_with_skopeo("demo:1", self.layout))
@@ -87,7 +88,7 @@ def own_closure(demo, path):
     show_layers(demo, contents, ())
     print("A code change and a dependency update need a closure that the demo can build anew:\n"
           "without CLOSURE it shows those as well.\n")
-    verdict(demo.pushed, demo.pushed_again, demo.image, demo.image_again)
+    verdict(demo.pushed, demo.pushed_again, demo.image_beside, demo.image_again)
 
 
 class Story:
@@ -112,7 +113,7 @@ class Story:
               f"  GET /health in a container      {self.container}\n")
         if self.health != "ok" or self.after["release"] == self.before["release"]:
             raise DemoError("the pulled application does not do what it was built for", f"see {demo.machine.log.name}")
-        verdict(demo.pushed, demo.pushed_again, demo.image, demo.image_again, self.changed_push, self.changed_image)
+        verdict(demo.pushed, demo.pushed_again, demo.image_beside, demo.image_again, self.changed_push, self.changed_image)
 
     def first(self):
         image, table = self.image, self.demo.level1
