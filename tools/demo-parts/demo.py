@@ -207,6 +207,8 @@ def main():
             fail(error)
         except subprocess.CalledProcessError as error:
             fail(DemoError(f"{error.cmd[0]} failed", f"the whole output is in {arguments.log}"))
+        except KeyboardInterrupt:
+            sys.exit("\ninterrupted")
         finally:
             demo.stop()
             remove(work)
