@@ -19,9 +19,10 @@ use tracing::Instrument as _;
 
 /// Memory for bodies of frames that are in flight, in KiB: with what they decode to it bounds
 /// the server's memory, whatever the number of clients.
-const FRAME_BODIES_KIB: usize = 48 << 10;
-/// Frame bodies worked on at a time; each holds some 12 MiB decoded.
-const FRAME_WORKERS: usize = 4;
+const FRAME_BODIES_KIB: usize = 32 << 10;
+/// Frame bodies worked on at a time. One of each session is decoded, which takes some 4 MiB; the others
+/// wait for it or for the disk.
+const FRAME_WORKERS: usize = 8;
 /// NAR and blob uploads at a time: each holds a decompressor and chunks.
 const UPLOADS_MAX: usize = 16;
 

@@ -32,7 +32,7 @@ pub use error::StoreError;
 pub use ingest::Ingest;
 pub use read::BlobReader;
 pub use types::*;
-pub use verifier::BlobVerifier;
+pub use verifier::{BlobVerifier, FreshChunk};
 
 use db::{Durability, blobs, caches, entries, sessions};
 use firn_chunks::{ChunkId, ChunkList, Format, ListId, VerifiedFrame};

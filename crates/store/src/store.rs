@@ -115,11 +115,16 @@ impl Inner {
         &self,
         verifiers: Vec<BlobVerifier>,
     ) -> Result<Vec<BlobInfo>, StoreError> {
-        verifiers
+        let mut work: Vec<(usize, BlobVerifier)> = verifiers.into_iter().enumerate().collect();
+        // The longest first, one by one: none may be left alone at the end.
+        work.sort_by_key(|(_, verifier)| std::cmp::Reverse(verifier.list().raw_length()));
+        let mut made = work
             .into_par_iter()
-            .map(|verifier| self.known_or_hashed(verifier))
-            .collect::<Result<Vec<_>, _>>()
-            .and_then(|blobs| self.insert_blobs(blobs))
+            .with_max_len(1)
+            .map(|(index, verifier)| Ok((index, self.known_or_hashed(verifier)?)))
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        made.sort_by_key(|(index, _)| *index);
+        self.insert_blobs(made.into_iter().map(|(_, made)| made).collect())
     }
 
     fn known_or_hashed(&self, verifier: BlobVerifier) -> Result<Made, StoreError> {

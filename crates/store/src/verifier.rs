@@ -7,8 +7,7 @@ use crate::db::blobs::NewBlob;
 use crate::db::chunks::{self, Located};
 use crate::read::{Extent, FrameSource};
 use crate::types::{DomainId, Session};
-use bytes::Bytes;
-use firn_chunks::{ChunkId, ChunkList, frame};
+use firn_chunks::{ChunkId, ChunkList, VerifiedFrame};
 use firn_formats::Sha256;
 use firn_formats::sha256::Sha256Hasher;
 use std::cell::RefCell;
@@ -27,6 +26,15 @@ pub struct BlobVerifier {
     pub(crate) session: String,
     list: ChunkList,
     hashes: Hashes,
+}
+
+/// A chunk that has just been decoded, so that its blobs need not decode it again.
+#[derive(Debug, Clone, Copy)]
+pub struct FreshChunk<'a> {
+    /// What `frame` decodes to.
+    pub raw: &'a [u8],
+    /// The frame that is stored, or is about to be.
+    pub frame: &'a VerifiedFrame,
 }
 
 /// Hashes of both representations, up to some chunk.
@@ -122,22 +130,22 @@ impl BlobVerifier {
         self.domain
     }
 
-    /// Goes on from where it stands: a chunk just decoded comes from `fresh` (raw bytes and frame),
-    /// others from the store; stops at the first that is in neither. No harm if never called.
+    /// Goes on from where it stands: a chunk just decoded comes from `fresh`, others from the store; stops at the first that is in neither. No harm if never called.
     ///
     /// # Errors
     /// [`StoreError::WrongList`] if a chunk does not have the length that the list declares.
-    pub fn advance(
+    pub fn advance<'a>(
         &mut self,
-        fresh: &dyn Fn(&ChunkId) -> Option<(Bytes, Bytes)>,
+        fresh: &dyn Fn(&ChunkId) -> Option<FreshChunk<'a>>,
     ) -> Result<(), StoreError> {
         loop {
             while let Some(chunk) = self.list.chunks.get(self.hashes.frames.len()) {
-                let Some((raw, frame)) = fresh(&chunk.id) else {
+                let Some(FreshChunk { raw, frame }) = fresh(&chunk.id) else {
                     break;
                 };
                 check_length(&chunk.id, chunk.raw_length, raw.len())?;
-                self.hashes.add(&raw, &frame, frame::checksum(&frame));
+                self.hashes
+                    .add(raw, frame.frame(), frame.record().checksum);
             }
             if !self.advance_stored(fresh)? {
                 return Ok(());
@@ -147,9 +155,9 @@ impl BlobVerifier {
 
     /// Hashes the stored frames that follow, up to the first that is fresh or not here; false if there
     /// is nothing more to do.
-    fn advance_stored(
+    fn advance_stored<'a>(
         &mut self,
-        fresh: &dyn Fn(&ChunkId) -> Option<(Bytes, Bytes)>,
+        fresh: &dyn Fn(&ChunkId) -> Option<FreshChunk<'a>>,
     ) -> Result<bool, StoreError> {
         let position = self.hashes.frames.len();
         let rest = self.list.chunks.get(position..).unwrap_or_default();

@@ -1,29 +1,38 @@
-//! Frames on their way in: decoded and hashed in parallel, stored, then fed to the blobs that
-//! wait for them, so that each is decoded once.
+//! Frames on their way in: decoded and hashed in parallel, fed to the blobs that wait for them, so
+//! that each is decoded once, and stored.
 
 use super::session::{Progress, Proposed};
 use super::{Push, PushSession};
 use crate::{ServiceError, sync::lock};
 use bytes::Bytes;
-use firn_chunks::{ChunkId, Decoder, VerifiedFrame};
+use firn_chunks::{ChunkId, Decoder, ListId, VerifiedFrame};
 use firn_formats::push::{FramesAccepted, decode_frames};
+use firn_store::FreshChunk;
 use rayon::prelude::*;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::{Arc, TryLockError};
 
-/// Stored bytes of the frames decoded at once, which bounds what they decode to.
-const BATCH_FRAME_BYTES: usize = 3 << 20;
-/// Raw bytes held at once: a batch ends early where frames decode to more.
-const BATCH_RAW_BYTES: usize = 12 << 20;
+/// Raw bytes decoded at once. Two slices are held: one is decoded while one is hashed.
+const SLICE_RAW_BYTES: usize = 2 << 20;
 
-struct Fresh {
-    raw: Bytes,
-    frame: VerifiedFrame,
+thread_local! {
+    static DECODER: RefCell<Decoder> = RefCell::default();
+}
+
+/// A frame in a body: the id it claims, and where it lies.
+type Claimed = ([u8; 32], Range<usize>);
+
+/// Some frames that were decoded. Its memory is used again for the next ones.
+#[derive(Default)]
+struct Slice {
+    frames: Vec<VerifiedFrame>,
+    raw: Vec<Vec<u8>>,
 }
 
 impl Push {
-    /// Takes a body of frames. Those before a bad one may have been kept; that is no harm, since
-    /// a chunk is what its id says.
+    /// Takes a body of frames, all or none of them.
     ///
     /// # Errors
     /// If the body or a frame is malformed, or the store fails.
@@ -32,92 +41,136 @@ impl Push {
         session: &PushSession,
         body: &Bytes,
     ) -> Result<FramesAccepted, ServiceError> {
-        let frames = decode_frames(body)?;
-        let mut accepted = FramesAccepted::default();
-        let mut rest = frames.as_slice();
-        while !rest.is_empty() {
-            let (batch, after) = rest.split_at(batch_length(body, rest));
-            rest = after;
-            let fresh = verify(body, batch)?;
-            let stored: Vec<VerifiedFrame> =
-                fresh.iter().map(|fresh| fresh.frame.clone()).collect();
-            let count = stored.len();
-            // Hashing goes on while the disk is waited for. It decides nothing: what is hashed
-            // is compared with what is held before a blob is made.
-            let new = std::thread::scope(|scope| {
-                let storing = scope.spawn(|| self.store.put_frames(&session.session, stored));
-                let advanced = advance(session, fresh);
-                let new = storing.join().map_err(|_| ServiceError::WorkerFailed)??;
-                advanced.map(|()| new)
-            })?;
-            accepted.new += new as u32;
-            accepted.known += (count - new.min(count)) as u32;
+        let claimed = decode_frames(body)?;
+        let (frames, advanced) = {
+            let _decoding = lock(&session.decoding);
+            decode_all(session, body, &claimed)?
+        };
+        // While the disk is waited for, the next body is decoded. Hashing before storing decides
+        // nothing: what was hashed is compared with what is held before a blob is made.
+        let count = frames.len();
+        let new = self.store.put_frames(&session.session, frames)?;
+        advanced?;
+        Ok(FramesAccepted {
+            new: new as u32,
+            known: (count - new.min(count)) as u32,
+        })
+    }
+
+    /// Hashes blobs whose chunks are all here while their client does other things: publishing
+    /// them then waits less. Decides nothing, and ends with the session.
+    pub(super) fn hash_ahead(
+        &self,
+        session: &PushSession,
+        mut blobs: Vec<(Arc<Proposed>, ListId)>,
+    ) {
+        blobs.sort_by_key(|(blob, _)| std::cmp::Reverse(blob.raw_length));
+        for (blob, list) in blobs {
+            let (store, domain) = (self.store.clone(), session.session.domain);
+            let blob = Arc::downgrade(&blob);
+            rayon::spawn(move || {
+                let Some(blob) = blob.upgrade() else { return };
+                let hashed = match store.blob_by_list(domain, list) {
+                    Ok(Some(_)) => Ok(()),
+                    Ok(None) => advance_one(&blob, &|_| None),
+                    Err(error) => Err(error.into()),
+                };
+                if let Err(error) = hashed {
+                    // Publishing meets it again, and says so to the client.
+                    tracing::debug!(%error, "hashing ahead");
+                }
+            });
         }
-        Ok(accepted)
     }
 }
 
-/// How many frames the next batch has: at least one, bounded by stored and by raw bytes.
-fn batch_length(body: &[u8], frames: &[([u8; 32], Range<usize>)]) -> usize {
-    let mut stored = 0;
+/// Decodes and verifies a body slice by slice; each is hashed into its blobs while the next is
+/// decoded. The second result is what hashing met: the frames are good all the same.
+fn decode_all(
+    session: &PushSession,
+    body: &Bytes,
+    claimed: &[Claimed],
+) -> Result<(Vec<VerifiedFrame>, Result<(), ServiceError>), ServiceError> {
+    let mut frames = Vec::with_capacity(claimed.len());
+    let mut advanced = Ok(());
+    let (mut current, mut spare) = (Slice::default(), Slice::default());
+    let mut rest = claimed;
+    loop {
+        let (next, after) = rest.split_at(slice_length(body, rest));
+        rest = after;
+        let (hashed, decoded) = rayon::join(
+            || advance(session, &current),
+            || spare.decode(body, next),
+        );
+        decoded?;
+        advanced = advanced.and(hashed);
+        frames.append(&mut current.frames);
+        std::mem::swap(&mut current, &mut spare);
+        if current.frames.is_empty() {
+            return Ok((frames, advanced));
+        }
+    }
+}
+
+/// How many frames the next slice has: at least one if there are any.
+fn slice_length(body: &[u8], frames: &[Claimed]) -> usize {
     let mut raw = 0;
     for (count, (_, range)) in frames.iter().enumerate() {
-        stored += range.len();
-        raw += declared_raw_bytes(&body[range.clone()]);
-        if count > 0 && (stored > BATCH_FRAME_BYTES || raw > BATCH_RAW_BYTES) {
+        raw += firn_chunks::frame::content_length(&body[range.clone()]).unwrap_or(0);
+        if count > 0 && raw > SLICE_RAW_BYTES {
             return count;
         }
     }
     frames.len()
 }
 
-/// What a frame's header says it decodes to; the decoder holds it to that.
-fn declared_raw_bytes(frame: &[u8]) -> usize {
-    match zstd::zstd_safe::get_frame_content_size(frame) {
-        Ok(Some(size)) => usize::try_from(size)
-            .map_or(firn_chunks::frame::CHUNK_BYTES_MAX, |size| {
-                size.min(firn_chunks::frame::CHUNK_BYTES_MAX)
-            }),
-        _ => 0,
-    }
-}
-
-fn verify(body: &Bytes, batch: &[([u8; 32], Range<usize>)]) -> Result<Vec<Fresh>, ServiceError> {
-    batch
-        .par_iter()
-        .map_init(Decoder::new, |decoder, (id, range)| {
-            let mut raw = Vec::new();
-            let frame = decoder.verify(ChunkId(*id), body.slice(range.clone()), &mut raw)?;
-            Ok(Fresh {
-                raw: raw.into(),
-                frame,
+impl Slice {
+    fn decode(&mut self, body: &Bytes, claimed: &[Claimed]) -> Result<(), ServiceError> {
+        if self.raw.len() < claimed.len() {
+            self.raw.resize_with(claimed.len(), Vec::new);
+        }
+        self.frames = claimed
+            .par_iter()
+            .zip(&mut self.raw)
+            .map(|((id, range), raw)| {
+                let frame = body.slice(range.clone());
+                DECODER.with_borrow_mut(|decoder| decoder.verify(ChunkId(*id), frame, raw))
             })
-        })
-        .collect()
-}
-
-fn advance(session: &PushSession, fresh: Vec<Fresh>) -> Result<(), ServiceError> {
-    let by_id: HashMap<ChunkId, Fresh> = fresh
-        .into_iter()
-        .map(|fresh| (fresh.frame.record().id, fresh))
-        .collect();
-    let lookup = |id: &ChunkId| {
-        by_id
-            .get(id)
-            .map(|fresh| (fresh.raw.clone(), fresh.frame.frame().clone()))
-    };
-    for proposed in session.waiting_for(by_id.keys()) {
-        advance_one(&proposed, &lookup)?;
+            .collect::<Result<_, _>>()?;
+        Ok(())
     }
-    Ok(())
+
+    fn chunks(&self) -> impl Iterator<Item = FreshChunk<'_>> {
+        let chunks = self.frames.iter().zip(&self.raw);
+        chunks.map(|(frame, raw)| FreshChunk { raw, frame })
+    }
 }
 
-fn advance_one(
+fn advance(session: &PushSession, slice: &Slice) -> Result<(), ServiceError> {
+    let by_id: HashMap<ChunkId, FreshChunk<'_>> = slice
+        .chunks()
+        .map(|chunk| (chunk.frame.record().id, chunk))
+        .collect();
+    session
+        .waiting_for(by_id.keys())
+        .par_iter()
+        .with_max_len(1)
+        .try_for_each(|proposed| advance_one(proposed, &|id| by_id.get(id).copied()))
+}
+
+/// Runs on threads that publishing needs, too: one that is being published is left alone, since
+/// waiting for its lock could be waiting for oneself.
+fn advance_one<'a>(
     proposed: &Proposed,
-    lookup: &dyn Fn(&ChunkId) -> Option<(Bytes, Bytes)>,
+    fresh: &dyn Fn(&ChunkId) -> Option<FreshChunk<'a>>,
 ) -> Result<(), ServiceError> {
-    match &mut *lock(&proposed.progress) {
-        Progress::Verifying(verifier) => Ok(verifier.advance(lookup)?),
+    let mut progress = match proposed.progress.try_lock() {
+        Ok(progress) => progress,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return Ok(()),
+    };
+    match &mut *progress {
+        Progress::Verifying(verifier) => Ok(verifier.advance(fresh)?),
         Progress::Done(_) | Progress::Stale => Ok(()),
     }
 }

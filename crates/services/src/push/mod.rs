@@ -200,15 +200,22 @@ impl Push {
             .collect();
         let mut answers = Vec::with_capacity(lists.len());
         let all_missing = to_mark.clone();
+        let mut whole = Vec::new();
         for list in lists {
+            let lacks = list.chunks.iter().any(|chunk| all_missing.contains(&chunk.id));
+            let id = list.id();
             let missing = list
                 .chunks
                 .iter()
                 .map(|chunk| to_mark.remove(&chunk.id))
                 .collect();
             let handle = session.add(&self.store, list, &all_missing)?;
+            if !lacks {
+                whole.push((session.proposed(handle)?, id));
+            }
             answers.push(ProposalAnswer { handle, missing });
         }
+        self.hash_ahead(session, whole);
         Ok(encode_answers(&answers))
     }
 

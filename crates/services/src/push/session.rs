@@ -24,6 +24,8 @@ pub(super) enum Progress {
 /// A blob that was proposed.
 pub(super) struct Proposed {
     pub(super) handle: u32,
+    /// Bytes of its identity representation.
+    pub(super) raw_length: u64,
     chunks: usize,
     pub(super) progress: Mutex<Progress>,
 }
@@ -42,6 +44,9 @@ struct Proposals {
 pub struct PushSession {
     pub(super) session: Session,
     pub(super) cache: Arc<Cache>,
+    /// Held by the body of frames that is being decoded: one after the other, so that what a blob
+    /// waits for comes in the order in which it was sent.
+    pub(super) decoding: Mutex<()>,
     proposals: Mutex<Proposals>,
     seen: Mutex<(Instant, Instant)>,
 }
@@ -55,6 +60,7 @@ impl PushSession {
         Ok(Self {
             session,
             cache,
+            decoding: Mutex::new(()),
             proposals: Mutex::new(Proposals {
                 next_handle,
                 ..Proposals::default()
@@ -123,9 +129,11 @@ impl PushSession {
         proposals.wait_for(handle, &list, missing);
         proposals.chunks += count;
         proposals.by_list.insert(id, handle);
+        let raw_length = list.raw_length();
         let verifier = store.verifier(&self.session, list);
         let proposed = Proposed {
             handle,
+            raw_length,
             chunks: count,
             progress: Mutex::new(Progress::Verifying(Box::new(verifier))),
         };
@@ -142,7 +150,7 @@ impl PushSession {
             .ok_or(ServiceError::StaleBlob(handle))
     }
 
-    /// The blobs that waited for any of these chunks.
+    /// The blobs that waited for any of these chunks, the longest first.
     pub(super) fn waiting_for<'a>(
         &self,
         arrived: impl Iterator<Item = &'a ChunkId>,
@@ -154,10 +162,12 @@ impl PushSession {
             .collect();
         handles.sort_unstable();
         handles.dedup();
-        handles
+        let mut waited: Vec<_> = handles
             .iter()
             .filter_map(|handle| proposals.by_handle.get(handle).cloned())
-            .collect()
+            .collect();
+        waited.sort_by_key(|proposed| std::cmp::Reverse(proposed.raw_length));
+        waited
     }
 
     /// Forgets how a published blob is made up.

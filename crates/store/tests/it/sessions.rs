@@ -1,10 +1,9 @@
 //! Sessions, pins and verified blobs.
 
 use crate::support::{Fixture, entry, frames, mixed, noise, publication, read_all};
-use bytes::Bytes;
 use firn_chunks::{ChunkId, ChunkList};
 use firn_formats::Sha256;
-use firn_store::{Representation, StoreError};
+use firn_store::{FreshChunk, Representation, StoreError};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -91,11 +90,11 @@ fn rule_2_a_blob_is_hashed_from_fresh_and_stored_frames_alike() {
     let fixture = Fixture::new();
     let content = pieces(4, 40);
     let (some, list) = frames(&content, 2);
-    let raw: HashMap<ChunkId, Bytes> = list
+    let raw: HashMap<ChunkId, Vec<u8>> = list
         .chunks
         .iter()
         .zip(&content)
-        .map(|(chunk, raw)| (chunk.id, Bytes::from(raw.clone())))
+        .map(|(chunk, raw)| (chunk.id, raw.clone()))
         .collect();
     let identity = content.concat();
     let zstd: Vec<u8> = some
@@ -111,7 +110,7 @@ fn rule_2_a_blob_is_hashed_from_fresh_and_stored_frames_alike() {
         // Every other batch is found in the store only.
         let fresh = |id: &ChunkId| {
             let frame = batch.iter().find(|frame| frame.record().id == *id)?;
-            (index % 2 == 0).then(|| (raw[id].clone(), frame.frame().clone()))
+            (index % 2 == 0).then(|| FreshChunk { raw: &raw[id], frame })
         };
         verifier.advance(&fresh).unwrap();
     }
@@ -142,10 +141,11 @@ fn the_digest_is_of_the_frames_that_are_held_not_of_those_that_came_second() {
     let (store, session) = (&fixture.store, &fixture.session);
     assert_eq!(store.put_frames(session, first.clone()).unwrap(), 1);
     let mut verifier = store.verifier(session, list);
-    let raw = Bytes::from(content[0].clone());
-    verifier
-        .advance(&|_| Some((raw.clone(), second[0].frame().clone())))
-        .unwrap();
+    let fresh = FreshChunk {
+        raw: &content[0],
+        frame: &second[0],
+    };
+    verifier.advance(&|_| Some(fresh)).unwrap();
     assert_eq!(store.put_frames(session, second).unwrap(), 0);
     let blob = store.put_blob(session, verifier).unwrap();
     assert_eq!(blob.zstd_sha256, Sha256::of(first[0].frame()));
