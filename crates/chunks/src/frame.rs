@@ -188,16 +188,17 @@ impl Decoder {
     /// no use.
     pub fn decode(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         out.clear();
-        let content = content_length(frame)?;
-        if frame.len() > zstd_safe::compress_bound(content) {
-            return Err(FrameError::Malformed("longer than its content needs"));
-        }
-        match zstd_safe::find_frame_compressed_size(frame) {
-            Ok(length) if length == frame.len() => {}
-            Ok(_) => return Err(FrameError::Malformed("bytes after its end")),
-            Err(_) => return Err(FrameError::Malformed("its blocks do not add up")),
-        }
+        let content = checked_length(frame)?;
         out.reserve(content);
+        self.decompress(frame, content, out)
+    }
+
+    fn decompress<C: zstd_safe::WriteBuf + ?Sized>(
+        &mut self,
+        frame: &[u8],
+        content: usize,
+        out: &mut C,
+    ) -> Result<(), FrameError> {
         match self.context.decompress(out, frame) {
             Ok(written) if written == content => Ok(()),
             Ok(_) => Err(FrameError::Malformed("content size is not as declared")),
@@ -216,15 +217,51 @@ impl Decoder {
         out: &mut Vec<u8>,
     ) -> Result<VerifiedFrame, FrameError> {
         self.decode(&frame, out)?;
-        let actual = ChunkId::of(out);
-        if actual != id {
-            return Err(FrameError::WrongId {
-                declared: id,
-                actual,
-            });
-        }
-        Ok(verified(id, out.len(), frame, EncoderId::FOREIGN))
+        identified(id, frame, out)
     }
+
+    /// As [`Decoder::verify`], into memory of exactly the length that the frame's header declares
+    /// ([`content_length`]).
+    ///
+    /// # Errors
+    /// As [`Decoder::verify`], and if `out` has another length.
+    pub fn verify_into(
+        &mut self,
+        id: ChunkId,
+        frame: bytes::Bytes,
+        out: &mut [u8],
+    ) -> Result<VerifiedFrame, FrameError> {
+        let content = checked_length(&frame)?;
+        if content != out.len() {
+            return Err(FrameError::Malformed("content size is not as expected"));
+        }
+        self.decompress(&frame, content, out)?;
+        identified(id, frame, out)
+    }
+}
+
+/// Checks that `frame` is one whole frame; says how many bytes it declares.
+fn checked_length(frame: &[u8]) -> Result<usize, FrameError> {
+    let content = content_length(frame)?;
+    if frame.len() > zstd_safe::compress_bound(content) {
+        return Err(FrameError::Malformed("longer than its content needs"));
+    }
+    match zstd_safe::find_frame_compressed_size(frame) {
+        Ok(length) if length == frame.len() => Ok(content),
+        Ok(_) => Err(FrameError::Malformed("bytes after its end")),
+        Err(_) => Err(FrameError::Malformed("its blocks do not add up")),
+    }
+}
+
+fn identified(id: ChunkId, frame: bytes::Bytes, raw: &[u8]) -> Result<VerifiedFrame, FrameError> {
+    let actual = ChunkId::of(raw);
+    if actual != id {
+        return Err(FrameError::WrongId {
+            declared: id,
+            actual,
+        });
+    }
+    Ok(verified(id, raw.len(), frame, EncoderId::FOREIGN))
 }
 
 const FRAME_MAGIC: u32 = 0xFD2F_B528;

@@ -155,6 +155,24 @@ fn verify_refuses_another_content() {
     );
 }
 
+#[test]
+fn verify_into_takes_exactly_the_declared_length() {
+    let raw = text(5000);
+    let frame = Encoder::new(2).encode(&raw).frame().clone();
+    let id = ChunkId::of(&raw);
+    let mut decoder = Decoder::new();
+    for wrong in [4999, 5001] {
+        let mut out = vec![0; wrong];
+        assert!(decoder.verify_into(id, frame.clone(), &mut out).is_err());
+    }
+    let mut out = vec![7; 5000];
+    let verified = decoder.verify_into(id, frame.clone(), &mut out).unwrap();
+    assert_eq!((verified.frame(), out), (&frame, raw));
+    let other = ChunkId::of(b"other");
+    let refused = decoder.verify_into(other, frame, &mut vec![0; 5000]);
+    assert!(matches!(refused, Err(FrameError::WrongId { .. })));
+}
+
 proptest! {
     #[test]
     fn round_trip(raw in prop::collection::vec(any::<u8>(), 0..4096), level in 1..4) {

@@ -144,8 +144,7 @@ impl BlobVerifier {
                     break;
                 };
                 check_length(&chunk.id, chunk.raw_length, raw.len())?;
-                self.hashes
-                    .add(raw, frame.frame(), frame.record().checksum);
+                self.hashes.add(raw, frame.frame(), frame.record().checksum);
             }
             if !self.advance_stored(fresh)? {
                 return Ok(());

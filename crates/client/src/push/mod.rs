@@ -5,6 +5,7 @@ mod propose;
 mod publish;
 mod send;
 mod session;
+mod units;
 pub(crate) mod work;
 
 use crate::{api::Server, error::Result, local_store::LocalStore, progress::Progress};
@@ -14,7 +15,7 @@ use publish::{Outcome, Publisher};
 use serde::Serialize;
 use session::{Missing, Session};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet},
     time::Instant,
 };
 use work::{Job, Work};
@@ -154,19 +155,20 @@ impl Target<'_> {
         }
     }
 
-    /// Missing paths first, in the closure's order, then layers that the server cannot describe.
+    /// Missing paths, and layers that the server cannot describe.
     fn jobs(&self, missing: &Missing, paths: &[usize], image: Option<&PlannedImage>) -> Vec<Job> {
         let mut indices: Vec<usize> = missing.paths.iter().map(|index| paths[*index]).collect();
         indices.sort_unstable();
         indices.dedup();
-        let mut seen: HashMap<&str, ()> = HashMap::new();
-        let layers = image
+        let mut seen: HashSet<&str> = HashSet::new();
+        let layers: Vec<usize> = image
             .iter()
             .flat_map(|image| image.layers.iter().enumerate())
             .filter(|(_, layer)| !missing.layers.contains_key(&layer.key))
-            .filter(|(_, layer)| seen.insert(&layer.key, ()).is_none())
-            .map(|(index, _)| Job::Layer(index));
-        indices.into_iter().map(Job::Path).chain(layers).collect()
+            .filter(|(_, layer)| seen.insert(&layer.key))
+            .map(|(index, _)| index)
+            .collect();
+        units::in_units(&indices, &layers, image)
     }
 
     fn run(

@@ -6,14 +6,16 @@
 //!                                   └────────── events ──────────┴→ publish (the caller's thread)
 //! ```
 //!
-//! Order matters twice. Chunks go out in the order of their blobs, so that the server can hash each
-//! blob as its frames come in. And a chunk that two blobs share is sent with the first, so a blob is
-//! complete only when every group of frames formed up to its own proposal has arrived.
+//! Order matters thrice. Chunks go out in the order of their blobs, so that the server can hash each
+//! blob as its frames come in. A layer is proposed together with the NARs of its paths, so that each
+//! frame is decoded once for both. And a chunk that two blobs share is sent with the first, so a blob
+//! is complete only when every group of frames formed up to its own proposal has arrived.
 
 use super::{
     propose,
-    send::{self, Group},
+    send::{self, Group, Turns},
     session::Session,
+    units::Units,
     work::{Chunked, Job, Work, lock},
 };
 use crate::{
@@ -22,12 +24,11 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::{
-    Condvar, Mutex,
+    Mutex,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
-use std::time::Duration;
 
-/// Chunked blobs that wait to be proposed.
+/// Units of chunked blobs that wait to be proposed.
 const CHUNKED_WAITING_MAX: usize = 64;
 /// Groups that wait to be sent; they hold ranges, not bytes.
 const GROUPS_WAITING_MAX: usize = 64;
@@ -60,8 +61,9 @@ pub(super) struct Stage<'a> {
     pub(super) jobs: &'a [Job],
     pub(super) progress: &'a dyn Progress,
     pub(super) failure: Failure,
+    pub(super) turns: Turns,
     next_job: AtomicUsize,
-    paths_chunked: Gate,
+    units: Units,
 }
 
 /// The first failure of any stage; the others stop when they see it.
@@ -86,42 +88,6 @@ impl Failure {
     }
 }
 
-/// Holds layers back until all NARs are chunked: then their files need not be read again.
-struct Gate {
-    waiting_for: Mutex<usize>,
-    opened: Condvar,
-}
-
-impl Gate {
-    fn new(waiting_for: usize) -> Self {
-        Self {
-            waiting_for: Mutex::new(waiting_for),
-            opened: Condvar::new(),
-        }
-    }
-
-    fn one_done(&self) {
-        let mut waiting_for = lock(&self.waiting_for);
-        *waiting_for = waiting_for.saturating_sub(1);
-        if *waiting_for == 0 {
-            self.opened.notify_all();
-        }
-    }
-
-    fn wait(&self, failure: &Failure) {
-        let mut waiting_for = lock(&self.waiting_for);
-        while *waiting_for > 0 && !failure.is_set() {
-            waiting_for = match self
-                .opened
-                .wait_timeout(waiting_for, Duration::from_millis(50))
-            {
-                Ok((guard, _)) => guard,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
-        }
-    }
-}
-
 /// Runs the stages; `publish` gets the events on the caller's thread until it has seen all.
 pub(super) fn run(
     session: &Session<'_>,
@@ -130,22 +96,19 @@ pub(super) fn run(
     progress: &dyn Progress,
     publish: impl FnOnce(&Receiver<Event>, &Failure) -> Result<()>,
 ) -> Result<()> {
-    let paths = jobs
-        .iter()
-        .filter(|job| matches!(job, Job::Path(_)))
-        .count();
     let stage = Stage {
         session,
         work,
         jobs,
         progress,
         failure: Failure::default(),
+        turns: Turns::default(),
         next_job: AtomicUsize::new(0),
-        paths_chunked: Gate::new(paths),
+        units: Units::new(work, jobs),
     };
     let cores = super::cores().min(jobs.len().max(1));
     std::thread::scope(|scope| {
-        let (chunked_in, chunked_out) = bounded::<Chunked>(CHUNKED_WAITING_MAX);
+        let (chunked_in, chunked_out) = bounded::<Vec<Chunked>>(CHUNKED_WAITING_MAX);
         let (groups_in, groups_out) = bounded::<Group>(GROUPS_WAITING_MAX);
         let (events_in, events_out) = unbounded::<Event>();
         let stage = &stage;
@@ -182,20 +145,18 @@ fn report(stage: &Stage<'_>, outcome: Result<()>) {
     }
 }
 
-fn chunk_jobs(stage: &Stage<'_>, out: &Sender<Chunked>) -> Result<()> {
+fn chunk_jobs(stage: &Stage<'_>, out: &Sender<Vec<Chunked>>) -> Result<()> {
     while !stage.failure.is_set() {
         let index = stage.next_job.fetch_add(1, Ordering::Relaxed);
         let Some(&job) = stage.jobs.get(index) else {
             break;
         };
-        if matches!(job, Job::Layer(_)) {
-            stage.paths_chunked.wait(&stage.failure);
+        if let Job::Layer(layer) = job {
+            stage.units.wait_for_paths(layer, &stage.failure);
         }
         let chunked = stage.work.chunk(job)?;
-        if matches!(job, Job::Path(_)) {
-            stage.paths_chunked.one_done();
-        }
-        if out.send(chunked).is_err() {
+        let unit = stage.units.add(chunked);
+        if !unit.is_empty() && out.send(unit).is_err() {
             break;
         }
     }

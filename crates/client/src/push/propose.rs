@@ -3,7 +3,7 @@
 use super::{
     pipeline::{Event, Proposed, Stage},
     send::{Group, Piece},
-    work::Chunked,
+    work::{Chunked, Job},
 };
 use crate::error::Result;
 use crossbeam_channel::{Receiver, Sender};
@@ -22,7 +22,7 @@ const GROUP_PIECES_MAX: usize = 8192;
 /// chunked, and all of them go into the next.
 pub(super) fn run(
     stage: &Stage<'_>,
-    blobs: &Receiver<Chunked>,
+    units: &Receiver<Vec<Chunked>>,
     groups: &Sender<Group>,
     events: &Sender<Event>,
 ) -> Result<()> {
@@ -34,22 +34,26 @@ pub(super) fn run(
         open_bytes: 0,
         groups_formed: 0,
     };
-    while let Ok(first) = blobs.recv() {
+    while let Ok(mut batch) = units.recv() {
         if stage.failure.is_set() {
             break;
         }
-        let mut batch = vec![first];
-        let mut bytes = batch[0].list.chunks.len() * CHUNK_BYTES_ON_WIRE;
+        let mut bytes = bytes_on_wire(&batch);
         while bytes < BATCH_BYTES_TARGET {
-            let Ok(next) = blobs.try_recv() else { break };
-            bytes += next.list.chunks.len() * CHUNK_BYTES_ON_WIRE;
-            batch.push(next);
+            let Ok(next) = units.try_recv() else { break };
+            bytes += bytes_on_wire(&next);
+            batch.extend(next);
         }
         if !proposer.batch(batch, events)? {
             break;
         }
     }
     Ok(())
+}
+
+fn bytes_on_wire(blobs: &[Chunked]) -> usize {
+    let chunks: usize = blobs.iter().map(|blob| blob.list.chunks.len()).sum();
+    chunks * CHUNK_BYTES_ON_WIRE
 }
 
 struct Proposer<'a, 'b> {
@@ -64,12 +68,18 @@ struct Proposer<'a, 'b> {
 
 impl Proposer<'_, '_> {
     /// One request. False when nobody takes what comes of it any more.
-    fn batch(&mut self, batch: Vec<Chunked>, events: &Sender<Event>) -> Result<bool> {
+    fn batch(&mut self, mut batch: Vec<Chunked>, events: &Sender<Event>) -> Result<bool> {
+        // The server marks a chunk with the first blob that has it. So layers come last, and lack only
+        // what no NAR has; but that little is sent first: then the server can hash a layer along with
+        // the NARs of its paths.
+        batch.sort_by_key(is_layer);
         let proposals: Vec<Proposal> = batch.iter().map(proposal).collect();
         let answers = self.stage.session.propose(&proposals)?;
         drop(proposals);
         let mut proposed = Vec::with_capacity(batch.len());
-        for (blob, answer) in batch.into_iter().zip(answers) {
+        let mut answered: Vec<_> = batch.into_iter().zip(answers).collect();
+        answered.sort_by_key(|(blob, _)| !is_layer(blob));
+        for (blob, answer) in answered {
             match self.take(Arc::new(blob), &answer) {
                 Some(blob) => proposed.push(blob),
                 None => return Ok(false),
@@ -77,6 +87,11 @@ impl Proposer<'_, '_> {
         }
         if !self.close_group() {
             return Ok(false);
+        }
+        for blob in &mut proposed {
+            if matches!(blob.job, Job::Layer(_)) {
+                blob.groups_needed = self.groups_formed;
+            }
         }
         Ok(proposed
             .into_iter()
@@ -130,6 +145,10 @@ impl Proposer<'_, '_> {
         self.open_bytes = 0;
         self.groups.send(group).is_ok()
     }
+}
+
+fn is_layer(blob: &Chunked) -> bool {
+    matches!(blob.job, Job::Layer(_))
 }
 
 fn proposal(blob: &Chunked) -> Proposal {

@@ -5,7 +5,7 @@ use super::session::{Progress, Proposed};
 use super::{Push, PushSession};
 use crate::{ServiceError, sync::lock};
 use bytes::Bytes;
-use firn_chunks::{ChunkId, Decoder, ListId, VerifiedFrame};
+use firn_chunks::{ChunkId, Decoder, ListId, VerifiedFrame, frame};
 use firn_formats::push::{FramesAccepted, decode_frames};
 use firn_store::FreshChunk;
 use rayon::prelude::*;
@@ -24,11 +24,18 @@ thread_local! {
 /// A frame in a body: the id it claims, and where it lies.
 type Claimed = ([u8; 32], Range<usize>);
 
-/// Some frames that were decoded. Its memory is used again for the next ones.
+/// Some frames that were decoded, and their raw bytes one after the other.
 #[derive(Default)]
 struct Slice {
     frames: Vec<VerifiedFrame>,
-    raw: Vec<Vec<u8>>,
+    raw: Vec<u8>,
+}
+
+/// Memory of a session for decoding: one slice is decoded while another is hashed.
+#[derive(Default)]
+pub(super) struct Slices {
+    current: Slice,
+    next: Slice,
 }
 
 impl Push {
@@ -43,8 +50,8 @@ impl Push {
     ) -> Result<FramesAccepted, ServiceError> {
         let claimed = decode_frames(body)?;
         let (frames, advanced) = {
-            let _decoding = lock(&session.decoding);
-            decode_all(session, body, &claimed)?
+            let mut slices = lock(&session.decoding);
+            decode_all(session, &mut slices, body, &claimed)?
         };
         // While the disk is waited for, the next body is decoded. Hashing before storing decides
         // nothing: what was hashed is compared with what is held before a blob is made.
@@ -88,61 +95,89 @@ impl Push {
 /// decoded. The second result is what hashing met: the frames are good all the same.
 fn decode_all(
     session: &PushSession,
+    slices: &mut Slices,
     body: &Bytes,
     claimed: &[Claimed],
 ) -> Result<(Vec<VerifiedFrame>, Result<(), ServiceError>), ServiceError> {
     let mut frames = Vec::with_capacity(claimed.len());
     let mut advanced = Ok(());
-    let (mut current, mut spare) = (Slice::default(), Slice::default());
     let mut rest = claimed;
+    // A body that was refused may have left some.
+    slices.current.frames.clear();
     loop {
-        let (next, after) = rest.split_at(slice_length(body, rest));
+        let lengths = raw_lengths(body, rest)?;
+        let (now, after) = rest.split_at(lengths.len());
         rest = after;
+        let Slices { current, next } = slices;
         let (hashed, decoded) = rayon::join(
-            || advance(session, &current),
-            || spare.decode(body, next),
+            || advance(session, current),
+            || next.decode(body, now, &lengths),
         );
         decoded?;
         advanced = advanced.and(hashed);
         frames.append(&mut current.frames);
-        std::mem::swap(&mut current, &mut spare);
-        if current.frames.is_empty() {
+        std::mem::swap(current, next);
+        if slices.current.frames.is_empty() {
             return Ok((frames, advanced));
         }
     }
 }
 
-/// How many frames the next slice has: at least one if there are any.
-fn slice_length(body: &[u8], frames: &[Claimed]) -> usize {
+/// What the frames of the next slice decode to: at least one if there are any.
+fn raw_lengths(body: &[u8], frames: &[Claimed]) -> Result<Vec<usize>, ServiceError> {
+    let mut lengths = Vec::new();
     let mut raw = 0;
-    for (count, (_, range)) in frames.iter().enumerate() {
-        raw += firn_chunks::frame::content_length(&body[range.clone()]).unwrap_or(0);
-        if count > 0 && raw > SLICE_RAW_BYTES {
-            return count;
+    for (_, range) in frames {
+        let length = frame::content_length(&body[range.clone()])?;
+        raw += length;
+        if raw > SLICE_RAW_BYTES && !lengths.is_empty() {
+            break;
         }
+        lengths.push(length);
     }
-    frames.len()
+    Ok(lengths)
+}
+
+/// Cuts the beginning of `bytes` into pieces of these lengths.
+fn pieces<'a>(mut bytes: &'a mut [u8], lengths: &[usize]) -> Vec<&'a mut [u8]> {
+    let mut pieces = Vec::with_capacity(lengths.len());
+    for length in lengths {
+        let (piece, rest) = bytes.split_at_mut(*length);
+        pieces.push(piece);
+        bytes = rest;
+    }
+    pieces
 }
 
 impl Slice {
-    fn decode(&mut self, body: &Bytes, claimed: &[Claimed]) -> Result<(), ServiceError> {
-        if self.raw.len() < claimed.len() {
-            self.raw.resize_with(claimed.len(), Vec::new);
+    fn decode(
+        &mut self,
+        body: &Bytes,
+        claimed: &[Claimed],
+        lengths: &[usize],
+    ) -> Result<(), ServiceError> {
+        let total: usize = lengths.iter().sum();
+        if self.raw.len() < total {
+            self.raw.resize(total, 0);
         }
         self.frames = claimed
             .par_iter()
-            .zip(&mut self.raw)
+            .zip(pieces(&mut self.raw, lengths))
             .map(|((id, range), raw)| {
                 let frame = body.slice(range.clone());
-                DECODER.with_borrow_mut(|decoder| decoder.verify(ChunkId(*id), frame, raw))
+                DECODER.with_borrow_mut(|decoder| decoder.verify_into(ChunkId(*id), frame, raw))
             })
             .collect::<Result<_, _>>()?;
         Ok(())
     }
 
     fn chunks(&self) -> impl Iterator<Item = FreshChunk<'_>> {
-        let chunks = self.frames.iter().zip(&self.raw);
-        chunks.map(|(frame, raw)| FreshChunk { raw, frame })
+        let mut rest = self.raw.as_slice();
+        self.frames.iter().map(move |frame| {
+            let (raw, after) = rest.split_at(frame.record().raw_length as usize);
+            rest = after;
+            FreshChunk { raw, frame }
+        })
     }
 }
 

@@ -202,7 +202,10 @@ impl Push {
         let all_missing = to_mark.clone();
         let mut whole = Vec::new();
         for list in lists {
-            let lacks = list.chunks.iter().any(|chunk| all_missing.contains(&chunk.id));
+            let lacks = list
+                .chunks
+                .iter()
+                .any(|chunk| all_missing.contains(&chunk.id));
             let id = list.id();
             let missing = list
                 .chunks

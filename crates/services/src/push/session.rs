@@ -1,6 +1,7 @@
 //! What a push session holds in memory.
 
 use super::CHUNKS_PER_SESSION_MAX;
+use super::frames::Slices;
 use crate::{ServiceError, access::Cache, sync::lock};
 use firn_chunks::{ChunkId, ChunkList, ListId};
 use firn_store::{BlobInfo, BlobVerifier, Session, Store};
@@ -46,7 +47,7 @@ pub struct PushSession {
     pub(super) cache: Arc<Cache>,
     /// Held by the body of frames that is being decoded: one after the other, so that what a blob
     /// waits for comes in the order in which it was sent.
-    pub(super) decoding: Mutex<()>,
+    pub(super) decoding: Mutex<Slices>,
     proposals: Mutex<Proposals>,
     seen: Mutex<(Instant, Instant)>,
 }
@@ -60,7 +61,7 @@ impl PushSession {
         Ok(Self {
             session,
             cache,
-            decoding: Mutex::new(()),
+            decoding: Mutex::default(),
             proposals: Mutex::new(Proposals {
                 next_handle,
                 ..Proposals::default()

@@ -110,7 +110,10 @@ fn rule_2_a_blob_is_hashed_from_fresh_and_stored_frames_alike() {
         // Every other batch is found in the store only.
         let fresh = |id: &ChunkId| {
             let frame = batch.iter().find(|frame| frame.record().id == *id)?;
-            (index % 2 == 0).then(|| FreshChunk { raw: &raw[id], frame })
+            (index % 2 == 0).then(|| FreshChunk {
+                raw: &raw[id],
+                frame,
+            })
         };
         verifier.advance(&fresh).unwrap();
     }
