@@ -5,7 +5,7 @@ use crate::{
     failure::{Failure, Outcome},
 };
 use firn_server::{
-    Config, StartError,
+    Config, StartError, StoreError,
     logging::{self, LogFormat},
 };
 use std::{
@@ -90,10 +90,10 @@ pub(crate) fn run(global: &Global, args: Args) -> Outcome {
 fn failure(error: StartError) -> Failure {
     let hint = match &error {
         StartError::Listen { .. } => "--listen ADDR takes another address; port 0 takes a free one",
-        StartError::Store(firn_store::StoreError::Locked(_)) => {
+        StartError::Store(StoreError::Locked(_)) => {
             "another firn uses the folder; --data DIR takes another"
         }
-        StartError::Store(firn_store::StoreError::Database(_)) => {
+        StartError::Store(StoreError::Database(_)) => {
             "`firn rebuild` makes the database anew from packs and segments"
         }
         _ => return Failure::of(&error),
