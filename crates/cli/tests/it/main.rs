@@ -11,6 +11,7 @@ mod nix_private;
 mod nix_realisations;
 mod nix_substitute;
 mod nix_upload;
+mod tls;
 
 use firn_testkit::rigs::serve::Server;
 

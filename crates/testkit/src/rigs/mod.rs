@@ -18,6 +18,7 @@ pub mod program;
 pub mod proxy;
 pub mod serve;
 pub mod skopeo;
+pub mod tls;
 pub mod trixie;
 
 /// Which Debian a client comes from: its age decides what it can read.
