@@ -203,8 +203,10 @@ impl Drop for Running {
     }
 }
 
-/// The lines to print after the start: nix.conf, flake, docker, login.
+/// The lines to print after the start: login, docker, nix.conf, flake.
 pub fn welcome(running: &Running) -> String {
     let token = running.admin_token_path();
+    // They are pasted into shells that stand elsewhere.
+    let token = std::path::absolute(&token).unwrap_or(token);
     lines(&running.app.services.access, running.url(), Some(&token))
 }
