@@ -6,6 +6,7 @@
 mod clients;
 mod crash;
 mod firn_commands;
+mod foreign_registry;
 mod images;
 mod nix_private;
 mod nix_realisations;

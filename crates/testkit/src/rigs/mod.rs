@@ -16,6 +16,7 @@ pub mod nix;
 pub mod podman;
 pub mod program;
 pub mod proxy;
+pub mod registry;
 pub mod serve;
 pub mod skopeo;
 pub mod tls;
