@@ -59,6 +59,7 @@ struct Parts {
 /// # Errors
 /// If the folder is in use, the address taken, or something cannot be read or written.
 pub fn start(config: Config) -> Result<Running, StartError> {
+    use_small_pages();
     let store = Store::open(config.store_options())?;
     let services = Services::open(store, &config.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -107,6 +108,14 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 /// If the folder is in use, or something cannot be read or written.
 pub fn rebuild(config: &Config) -> Result<RebuildReport, StoreError> {
     Store::rebuild(&config.store_options())
+}
+
+/// Uploads ask for buffers and give them back by the thousand. In huge pages each of those that is touched
+/// costs 2 MiB, to clear and to hold.
+fn use_small_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "PR_SET_THP_DISABLE");
+    }
 }
 
 /// An address a client on this machine can use.

@@ -90,8 +90,10 @@ pub(crate) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(path)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     connection.pragma_update(None, "foreign_keys", true)?;
-    // The WAL is cut back to this after a burst.
+    // The WAL is cut back to this after a burst, and checkpointed, which makes the writer wait for two syncs,
+    // when it has grown so far. In pages of 4 KiB.
     connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
+    connection.pragma_update(None, "wal_autocheckpoint", (16 << 20) / 4096)?;
     connection.pragma_update(None, "cache_size", -8192)?;
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     schema::migrate(&mut connection)?;
