@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CLOSURE ?= curl
 SECONDS_EACH ?= 60
 MUSL := x86_64-unknown-linux-musl
-MUSL_BINARY := target/$(MUSL)/release/firn
+MUSL_BINARY := target/$(MUSL)/dist/firn
 
 .PHONY: help setup packages build test lint fmt demo bench dist fuzz clean
 
@@ -40,7 +40,7 @@ bench: setup build ## Measure against the peers, paired and interleaved
 
 dist: packages ## Build dist/firn, one static binary
 	rustup target list --installed | grep -qx $(MUSL) || rustup target add $(MUSL)
-	cargo build --release --locked --target $(MUSL) -p firn-cli
+	cargo build --profile dist --locked --target $(MUSL) -p firn-cli
 	install -D $(MUSL_BINARY) dist/firn
 	@ldd dist/firn 2>&1 | grep -E 'statically linked|not a dynamic executable' || { ldd dist/firn; echo 'error: dist/firn is not static' >&2; exit 1; }
 	@printf 'dist/firn: %s bytes\n' "$$(stat -c %s dist/firn)"

@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 
 const SERVER_DEFAULT: &str = "http://127.0.0.1:8484";
 const DATA_DEFAULT: &str = "./firn-data";
+/// The title of these options in every command's help.
+const EVERYWHERE: &str = "Options of every command";
 const ADMIN_TOKEN_FILE: &str = "admin.token";
 
 /// Options that every command takes.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Global {
     /// The Firn server [default: that of the last login, else http://127.0.0.1:8484]
-    #[arg(long, global = true, env = "FIRN_SERVER", value_name = "URL")]
+    #[arg(long, global = true, env = "FIRN_SERVER", value_name = "URL", help_heading = EVERYWHERE)]
     server: Option<String>,
     /// The cache to work with
     #[arg(
@@ -24,14 +26,15 @@ pub(crate) struct Global {
         global = true,
         env = "FIRN_CACHE",
         value_name = "NAME",
-        default_value = "main"
+        default_value = "main",
+        help_heading = EVERYWHERE
     )]
     pub(crate) cache: String,
     /// Folder of the server's data; its admin token is used when no server is named [default: ./firn-data]
-    #[arg(long, global = true, env = "FIRN_DATA", value_name = "DIR")]
+    #[arg(long, global = true, env = "FIRN_DATA", value_name = "DIR", help_heading = EVERYWHERE)]
     data: Option<PathBuf>,
     /// Print one JSON document on standard output
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
 }
 

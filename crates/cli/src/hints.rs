@@ -21,6 +21,9 @@ fn hints(error: &ClientError) -> Vec<String> {
         } => {
             return refused(*status, *code, hint.as_deref(), url);
         }
+        error if error.is_distrust() => {
+            "SSL_CERT_FILE=FILE names the authorities to trust, in place of the system's"
+        }
         ClientError::Unreachable { .. } => {
             "is the server there? `firn serve` starts one; --server or FIRN_SERVER says where it is"
         }

@@ -94,6 +94,11 @@ pub enum ClientError {
 pub type Result<T, E = ClientError> = std::result::Result<T, E>;
 
 impl ClientError {
+    /// Whether the other side's certificate was not taken.
+    pub fn is_distrust(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if crate::http::is_tls(source))
+    }
+
     pub(crate) fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Self::Io {
             path: path.as_ref().to_path_buf(),

@@ -20,4 +20,5 @@ mod upload;
 mod welcome;
 
 pub use config::Config;
-pub use running::{Running, StartError, start, welcome};
+pub use firn_store::{RebuildReport, StoreError};
+pub use running::{Running, StartError, rebuild, start, welcome};

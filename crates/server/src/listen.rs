@@ -24,8 +24,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME_MAX)
-        .pipeline_flush(true);
+        .header_read_timeout(HEAD_TIME_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -1,5 +1,6 @@
 //! Structured logs on standard error.
 
+use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
 /// The form of log lines.
@@ -30,6 +31,7 @@ pub fn init(format: LogFormat) {
     let filter = EnvFilter::try_from_env("FIRN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let outcome = match format {
         LogFormat::Text => builder.try_init(),

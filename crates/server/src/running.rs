@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::listen;
 use crate::welcome::lines;
 use firn_services::{ServiceError, Services};
-use firn_store::{Store, StoreError};
+use firn_store::{RebuildReport, Store, StoreError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,6 +59,7 @@ struct Parts {
 /// # Errors
 /// If the folder is in use, the address taken, or something cannot be read or written.
 pub fn start(config: Config) -> Result<Running, StartError> {
+    use_small_pages();
     let store = Store::open(config.store_options())?;
     let services = Services::open(store, &config.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -99,6 +100,22 @@ pub fn start(config: Config) -> Result<Running, StartError> {
             serving,
         }),
     })
+}
+
+/// Makes the database of a server that does not run anew, from packs and segments.
+///
+/// # Errors
+/// If the folder is in use, or something cannot be read or written.
+pub fn rebuild(config: &Config) -> Result<RebuildReport, StoreError> {
+    Store::rebuild(&config.store_options())
+}
+
+/// Uploads ask for buffers and give them back by the thousand. In huge pages each of those that is touched
+/// costs 2 MiB, to clear and to hold.
+fn use_small_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "PR_SET_THP_DISABLE");
+    }
 }
 
 /// An address a client on this machine can use.
@@ -195,8 +212,10 @@ impl Drop for Running {
     }
 }
 
-/// The lines to print after the start: nix.conf, flake, docker, login.
+/// The lines to print after the start: login, docker, nix.conf, flake.
 pub fn welcome(running: &Running) -> String {
     let token = running.admin_token_path();
+    // They are pasted into shells that stand elsewhere.
+    let token = std::path::absolute(&token).unwrap_or(token);
     lines(&running.app.services.access, running.url(), Some(&token))
 }

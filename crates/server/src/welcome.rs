@@ -1,4 +1,4 @@
-//! The lines to paste: nix.conf, a flake's `nixConfig`, docker, `firn login`.
+//! The lines to paste: `firn login`, docker, nix.conf, a flake's `nixConfig`.
 
 use firn_formats::admin::Right;
 use firn_services::{Access, Identity};
@@ -32,39 +32,67 @@ fn write_lines(
     keys: &[String],
     admin_token: Option<&Path>,
 ) -> std::fmt::Result {
-    let quoted = |texts: &[String]| {
+    let registry = host(url);
+    writeln!(out, "# Log in, then push store paths, and images of them")?;
+    match admin_token {
+        Some(path) => writeln!(out, "firn login {url} --token-stdin < {}", quoted(path))?,
+        None => writeln!(out, "firn login {url}")?,
+    }
+    writeln!(out, "firn push ./result")?;
+    writeln!(
+        out,
+        "firn image push --name app:1 --entrypoint app ./result"
+    )?;
+    writeln!(out)?;
+    writeln!(
+        out,
+        "# Run images; docker logs in only to push, and to private caches"
+    )?;
+    writeln!(out, "docker run --rm {registry}/main/app:1")?;
+    let login = format!("docker login --username firn --password-stdin {registry}");
+    match admin_token {
+        Some(path) => writeln!(out, "{login} < {}", quoted(path))?,
+        None => writeln!(out, "{login} < FILE-WITH-TOKEN")?,
+    }
+    if substituters.is_empty() {
+        return Ok(());
+    }
+    let strings = |texts: &[String]| {
         let texts: Vec<String> = texts.iter().map(|text| format!("\"{text}\"")).collect();
         texts.join(" ")
     };
-    if !substituters.is_empty() {
-        writeln!(out, "# nix.conf")?;
-        writeln!(out, "extra-substituters = {}", substituters.join(" "))?;
-        writeln!(out, "extra-trusted-public-keys = {}", keys.join(" "))?;
-        writeln!(out)?;
-        writeln!(out, "# flake.nix")?;
-        writeln!(out, "nixConfig = {{")?;
-        writeln!(out, "  extra-substituters = [ {} ];", quoted(substituters))?;
-        writeln!(out, "  extra-trusted-public-keys = [ {} ];", quoted(keys))?;
-        writeln!(out, "}};")?;
-        writeln!(out)?;
-    }
-    writeln!(out, "# push store paths and images")?;
-    match admin_token {
-        Some(path) => writeln!(out, "FIRN_TOKEN=$(cat {}) firn login {url}", path.display())?,
-        None => writeln!(out, "FIRN_TOKEN=… firn login {url}")?,
-    }
-    writeln!(out, "firn push ./result")?;
-    writeln!(out, "firn image push --name app:latest ./result")?;
     writeln!(out)?;
-    writeln!(out, "# docker")?;
-    match admin_token {
-        Some(path) => writeln!(
-            out,
-            "docker login -u firn --password-stdin {} < {}",
-            host(url),
-            path.display()
-        )?,
-        None => writeln!(out, "docker login {}", host(url))?,
+    writeln!(
+        out,
+        "# Let Nix substitute: lines for nix.conf, which `firn use main` writes"
+    )?;
+    writeln!(out, "extra-substituters = {}", substituters.join(" "))?;
+    writeln!(out, "extra-trusted-public-keys = {}", keys.join(" "))?;
+    writeln!(out)?;
+    writeln!(out, "# … or for flake.nix")?;
+    writeln!(out, "nixConfig = {{")?;
+    writeln!(out, "  extra-substituters = [ {} ];", strings(substituters))?;
+    writeln!(out, "  extra-trusted-public-keys = [ {} ];", strings(keys))?;
+    writeln!(out, "}};")
+}
+
+/// A path as one word of a shell's line.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
+    match text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', "'\\''")),
     }
-    writeln!(out, "docker pull {}/main/app:latest", host(url))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_one_word() {
+        assert_eq!(quoted(Path::new("/srv/firn-data/t")), "/srv/firn-data/t");
+        assert_eq!(quoted(Path::new("/my data/it's")), "'/my data/it'\\''s'");
+    }
 }

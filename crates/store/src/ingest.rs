@@ -1,16 +1,22 @@
 //! Taking in a stream of bytes: cut, hash, compress what is new, store.
 //!
 //! ```text
-//! caller: SHA-256, chunking ─batch─▶ BLAKE3, look-up, zstd (rayon) ─batch─▶ pack, rows, zstd's SHA-256
+//! caller: chunking ─batch─▶ BLAKE3, look-up, zstd, SHA-256 (rayon) ─frames─▶ pack, rows, zstd's SHA-256
 //! ```
-//! Each stage works on one batch while the others work on theirs. A stream that fits into one
-//! batch needs no threads: the caller does all.
+//! Each stage works while the others work. Batches are small, so that little of a stream is in memory raw;
+//! frames are gathered before they are stored, so that a sync and a transaction serve many. A stream that
+//! fits into one batch needs no threads: the caller does all.
 
-use crate::db::{Durability, chunks, lock};
+mod batch;
+
+pub(crate) use batch::BatchPool;
+
+use crate::db::{Durability, chunks};
 use crate::store::Inner;
 use crate::types::{BlobInfo, Session};
 use crate::verifier::{BlobVerifier, Hashes, hash_stored};
 use crate::{StoreError, codec};
+use batch::{BATCH_BYTES, Batch};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use firn_chunks::boundaries::V1;
 use firn_chunks::{ChunkId, ChunkList, ChunkRef, Format, FormatChunker, VerifiedFrame};
@@ -18,89 +24,30 @@ use firn_formats::sha256::Sha256Hasher;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// Raw bytes in a batch.
-const BATCH_BYTES: usize = 4 << 20;
-/// Bytes given to the chunker at once, so that hashing and cutting find them in the processor's cache.
+/// Bytes given to the chunker at once, so that what it cuts is found in the processor's cache.
 const PIECE_BYTES: usize = 128 << 10;
+/// Frame bytes stored at once.
+const STORE_BYTES: usize = 4 << 20;
+/// Chunks stored, or looked up, at once.
+const STORE_CHUNKS: usize = 512;
 
 /// A stream on its way in. Dropping it without [`Ingest::finish`] leaves nothing visible.
 pub struct Ingest {
     inner: Arc<Inner>,
     session: Session,
-    identity: Sha256Hasher,
     chunker: Option<FormatChunker>,
     batch: Batch,
     pipeline: Option<Pipeline>,
 }
 
-/// Chunks back to back.
+/// Chunks in order, and the frames of those that are new, each once.
 #[derive(Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-    _permit: Option<Permit>,
-}
-
-impl Batch {
-    fn add(&mut self, chunk: &[u8]) {
-        self.bytes.extend_from_slice(chunk);
-        self.ends.push(self.bytes.len());
-    }
-
-    fn chunks(&self) -> Vec<&[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts
-            .zip(&self.ends)
-            .map(|(start, end)| self.bytes.get(start..*end).unwrap_or_default())
-            .collect()
-    }
-}
-
-/// Bounds the batches in flight, over all streams.
-#[derive(Debug)]
-pub(crate) struct Permits {
-    free: Mutex<usize>,
-    freed: Condvar,
-}
-
-struct Permit(Arc<Permits>);
-
-impl Permits {
-    pub(crate) fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self {
-            free: Mutex::new(count),
-            freed: Condvar::new(),
-        })
-    }
-
-    fn acquire(self: &Arc<Self>) -> Permit {
-        let mut free = lock(&self.free);
-        while *free == 0 {
-            free = self
-                .freed
-                .wait(free)
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-        }
-        *free -= 1;
-        Permit(self.clone())
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        *lock(&self.0.free) += 1;
-        self.0.freed.notify_one();
-    }
-}
-
-/// A batch whose new chunks are compressed.
 struct Encoded {
     chunks: Vec<ChunkRef>,
     frames: Vec<VerifiedFrame>,
-    _permit: Option<Permit>,
 }
 
 /// What is stored so far.
@@ -113,18 +60,17 @@ struct Stored {
 /// The two stages behind the caller.
 struct Pipeline {
     batches: Sender<Batch>,
-    encoder: JoinHandle<Result<(), StoreError>>,
+    encoder: JoinHandle<Result<Sha256Hasher, StoreError>>,
     storer: JoinHandle<Result<Stored, StoreError>>,
 }
 
 impl Ingest {
     pub(crate) fn new(inner: Arc<Inner>, session: &Session, format: Format) -> Self {
         Self {
+            batch: Batch::new(&inner.batches),
             inner,
             session: session.clone(),
-            identity: Sha256Hasher::new(),
             chunker: Some(FormatChunker::new(format, V1)),
-            batch: Batch::default(),
             pipeline: None,
         }
     }
@@ -136,13 +82,12 @@ impl Ingest {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         for piece in bytes.chunks(PIECE_BYTES) {
             let chunker = self.chunker.as_mut().ok_or_else(failed_before)?;
-            self.identity.update(piece);
             let pushed = chunker.push(piece, &mut |chunk| self.batch.add(chunk));
             if let Err(error) = pushed {
                 self.chunker = None;
                 return Err(error.into());
             }
-            if self.batch.bytes.len() >= BATCH_BYTES {
+            if self.batch.bytes().len() >= BATCH_BYTES {
                 self.dispatch()?;
             }
         }
@@ -154,13 +99,8 @@ impl Ingest {
             Some(pipeline) => pipeline,
             None => Pipeline::start(&self.inner, &self.session)?,
         };
-        // A stream that filled one batch is likely to fill another; only the first grows as it must.
-        let next = Batch {
-            bytes: Vec::with_capacity(BATCH_BYTES + V1.chunk_bytes_max),
-            ..Batch::default()
-        };
-        let mut batch = std::mem::replace(&mut self.batch, next);
-        batch._permit = Some(self.inner.permits.acquire());
+        let mut batch = std::mem::replace(&mut self.batch, Batch::new(&self.inner.batches));
+        batch.depart();
         match pipeline.batches.send(batch) {
             Ok(()) => {
                 self.pipeline = Some(pipeline);
@@ -180,8 +120,8 @@ impl Ingest {
     pub fn finish(mut self) -> Result<BlobInfo, StoreError> {
         let chunker = self.chunker.take().ok_or_else(failed_before)?;
         chunker.finish(&mut |chunk| self.batch.add(chunk))?;
-        let stored = if self.pipeline.is_some() {
-            if !self.batch.ends.is_empty() {
+        let (identity, stored) = if self.pipeline.is_some() {
+            if !self.batch.bytes().is_empty() {
                 self.dispatch()?;
             }
             match self.pipeline.take() {
@@ -189,17 +129,18 @@ impl Ingest {
                 None => return Err(failed_before()),
             }
         } else {
+            let mut identity = Sha256Hasher::new();
             let mut stored = Stored::default();
-            let encoded = encode(&self.inner, &self.session, std::mem::take(&mut self.batch))?;
+            let encoded = encode(&self.inner, &self.session, &self.batch, &mut identity)?;
             store(&self.inner, &self.session, encoded, &mut stored)?;
-            stored
+            (identity, stored)
         };
         let verifier = BlobVerifier::from_hashes(
             self.inner.db.clone(),
             self.inner.source.clone(),
             &self.session,
             stored.list,
-            stored.hashes.with_identity(self.identity),
+            stored.hashes.with_identity(identity),
         );
         self.inner.put_blob(verifier)
     }
@@ -229,15 +170,14 @@ impl Pipeline {
     }
 
     /// Waits for all batches. The storer's error is the cause of the encoder's, if both have one.
-    fn finish(self) -> Result<Stored, StoreError> {
+    fn finish(self) -> Result<(Sha256Hasher, Stored), StoreError> {
         drop(self.batches);
-        let panicked = |_| Err(failed_before());
-        let encoded = self.encoder.join().unwrap_or_else(panicked);
+        let encoded = self.encoder.join().unwrap_or_else(|_| Err(failed_before()));
         let stored = self
             .storer
             .join()
             .unwrap_or_else(|_| Err(failed_before()))?;
-        encoded.map(|()| stored)
+        encoded.map(|identity| (identity, stored))
     }
 }
 
@@ -256,13 +196,17 @@ fn encode_all(
     session: &Session,
     batches: &Receiver<Batch>,
     encoded: &Sender<Encoded>,
-) -> Result<(), StoreError> {
+) -> Result<Sha256Hasher, StoreError> {
+    let mut identity = Sha256Hasher::new();
     for batch in batches {
-        if encoded.send(encode(inner, session, batch)?).is_err() {
-            return Ok(());
+        let made = encode(inner, session, &batch, &mut identity)?;
+        // Its room is another's while this one waits for storage.
+        drop(batch);
+        if encoded.send(made).is_err() {
+            break;
         }
     }
-    Ok(())
+    Ok(identity)
 }
 
 fn store_all(
@@ -271,14 +215,34 @@ fn store_all(
     batches: &Receiver<Encoded>,
 ) -> Result<Stored, StoreError> {
     let mut stored = Stored::default();
+    let mut gathered = Encoded::default();
+    let (mut seen, mut bytes) = (HashSet::new(), 0);
     for encoded in batches {
-        store(inner, session, encoded, &mut stored)?;
+        gathered.chunks.extend(encoded.chunks);
+        for frame in encoded.frames {
+            // A chunk that came again before its first frame was stored was compressed again.
+            if seen.insert(frame.record().id) {
+                bytes += frame.frame().len();
+                gathered.frames.push(frame);
+            }
+        }
+        if bytes >= STORE_BYTES || gathered.chunks.len() >= STORE_CHUNKS {
+            store(inner, session, std::mem::take(&mut gathered), &mut stored)?;
+            seen.clear();
+            bytes = 0;
+        }
     }
+    store(inner, session, gathered, &mut stored)?;
     Ok(stored)
 }
 
 /// Names a batch's chunks, pins those that are known, compresses the others, each once.
-fn encode(inner: &Inner, session: &Session, batch: Batch) -> Result<Encoded, StoreError> {
+fn encode(
+    inner: &Inner,
+    session: &Session,
+    batch: &Batch,
+    identity: &mut Sha256Hasher,
+) -> Result<Encoded, StoreError> {
     let pieces = batch.chunks();
     let ids: Vec<ChunkId> = pieces.par_iter().map(|piece| ChunkId::of(piece)).collect();
     let mut seen = HashSet::new();
@@ -289,13 +253,16 @@ fn encode(inner: &Inner, session: &Session, batch: Batch) -> Result<Encoded, Sto
         .map(|(id, raw)| (*id, *raw))
         .unzip();
     let missing = inner.pin(session, &unique)?;
-    let frames = unique
-        .par_iter()
-        .zip(&raw)
-        .zip(&missing)
-        .filter(|(_, missing)| **missing)
-        .map(|((id, raw), _)| codec::with_encoder(|encoder| encoder.encode_with_id(*id, raw)))
-        .collect();
+    let compress = || {
+        unique
+            .par_iter()
+            .zip(&raw)
+            .zip(&missing)
+            .filter(|(_, missing)| **missing)
+            .map(|((id, raw), _)| codec::with_encoder(|encoder| encoder.encode_with_id(*id, raw)))
+            .collect()
+    };
+    let (frames, ()) = rayon::join(compress, || identity.update(batch.bytes()));
     let chunks = ids
         .iter()
         .zip(&pieces)
@@ -304,14 +271,10 @@ fn encode(inner: &Inner, session: &Session, batch: Batch) -> Result<Encoded, Sto
             raw_length: u32::try_from(piece.len()).unwrap_or(u32::MAX),
         })
         .collect();
-    Ok(Encoded {
-        chunks,
-        frames,
-        _permit: batch._permit,
-    })
+    Ok(Encoded { chunks, frames })
 }
 
-/// Stores a batch's new frames, and hashes the frames that are held for its chunks.
+/// Stores new frames, and hashes the frames that are held for the chunks.
 fn store(
     inner: &Inner,
     session: &Session,
@@ -324,42 +287,70 @@ fn store(
         .iter()
         .map(|frame| (frame.record().id, frame.clone()))
         .collect();
-    inner.packs.put(session, encoded.frames)?;
-    let ids = || encoded.chunks.iter().map(|chunk| chunk.id);
-    let located = inner
-        .db
-        .snapshot(|connection| chunks::locate(connection, session.domain, ids()))?;
-    let missing: Vec<ChunkId> = ids()
-        .zip(&located)
-        .filter_map(|(id, located)| located.is_none().then_some(id))
+    // If all were new, what is held of them is what was sent; else it may be another sender's.
+    let all_new = inner.packs.put(session, encoded.frames)? == fresh.len();
+    let ids = encoded.chunks.iter().map(|chunk| chunk.id);
+    let elsewhere: Vec<ChunkId> = ids
+        .filter(|id| !all_new || !fresh.contains_key(id))
         .collect();
-    if !missing.is_empty() {
-        return Err(StoreError::MissingChunks(missing));
-    }
-    let placed: Vec<_> = ids().zip(located.into_iter().flatten()).collect();
-    // Runs of what was just compressed and runs of what lies in packs, in order.
-    let held = |id: &ChunkId, checksum: u64| {
-        fresh
-            .get(id)
-            .filter(|frame| frame.record().checksum == checksum)
-    };
-    let is_held = |entry: &(ChunkId, chunks::Located)| held(&entry.0, entry.1.checksum).is_some();
-    for run in placed.chunk_by(|a, b| is_held(a) == is_held(b)) {
-        if run.first().is_some_and(is_held) {
-            for (id, located) in run {
-                if let Some(frame) = held(id, located.checksum) {
-                    stored.hashes.add_frame(frame.frame(), located.checksum);
-                }
-            }
+    let mut located = locate(inner, session, &elsewhere)?.into_iter();
+    // Runs of what lies in packs are read as such.
+    let mut run = Vec::new();
+    for chunk in &encoded.chunks {
+        let frame = fresh.get(&chunk.id);
+        let held = match frame {
+            Some(_) if all_new => None,
+            _ => located.next(),
+        };
+        let same = |frame: &&VerifiedFrame| {
+            held.is_none_or(|held| held.checksum == frame.record().checksum)
+        };
+        if let Some(frame) = frame.filter(same) {
+            hash_run(inner, &mut run, stored)?;
+            stored
+                .hashes
+                .add_frame(frame.frame(), frame.record().checksum);
         } else {
-            let located: Vec<_> = run.iter().map(|(_, located)| *located).collect();
-            hash_stored(&inner.source, &located, |frame, located| {
-                stored.hashes.add_frame(frame, located.checksum);
-                Ok(())
-            })?;
+            run.extend(held);
         }
     }
+    hash_run(inner, &mut run, stored)?;
     stored.list.chunks.extend(encoded.chunks);
+    Ok(())
+}
+
+fn locate(
+    inner: &Inner,
+    session: &Session,
+    ids: &[ChunkId],
+) -> Result<Vec<chunks::Located>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let located = inner
+        .db
+        .snapshot(|connection| chunks::locate(connection, session.domain, ids.iter().copied()))?;
+    let missing: Vec<ChunkId> = ids
+        .iter()
+        .zip(&located)
+        .filter_map(|(id, located)| located.is_none().then_some(*id))
+        .collect();
+    match missing.is_empty() {
+        true => Ok(located.into_iter().flatten().collect()),
+        false => Err(StoreError::MissingChunks(missing)),
+    }
+}
+
+fn hash_run(
+    inner: &Inner,
+    run: &mut Vec<chunks::Located>,
+    stored: &mut Stored,
+) -> Result<(), StoreError> {
+    hash_stored(&inner.source, run, |frame, located| {
+        stored.hashes.add_frame(frame, located.checksum);
+        Ok(())
+    })?;
+    run.clear();
     Ok(())
 }
 

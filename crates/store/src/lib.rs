@@ -148,6 +148,9 @@ impl Store {
     /// The one point of visibility (rule 3). With a session, it must be alive. Fails with
     /// `MissingEntry` (rule 4; also for a blob that is not in the cache's domain), `Conflict`, `NoSuchCache`; then
     /// nothing of the publication is visible.
+    ///
+    /// It is durable when this returns, unless a lease is all that keeps any of its entries: those wait for a
+    /// publication that makes them last, which takes them along to the disk or finds them missing (rule 4).
     pub fn publish(
         &self,
         session: Option<&Session>,
@@ -155,7 +158,12 @@ impl Store {
         publication: Publication,
     ) -> Result<Vec<PublishedEntry>, StoreError> {
         let session = session.map(|session| session.id.clone());
-        let published = self.inner.db.write(Durability::Synced, move |connection| {
+        let leased = publication.entries.iter().all(|new| new.lease.is_some());
+        let durability = match leased && publication.deletions.is_empty() {
+            true => Durability::Ordered,
+            false => Durability::Synced,
+        };
+        let published = self.inner.db.write(durability, move |connection| {
             entries::publish(connection, session.as_deref(), cache, &publication)
         });
         self.inner.entries.published();

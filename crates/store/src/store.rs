@@ -4,7 +4,7 @@ use crate::db::blobs::NewBlob;
 use crate::db::{self, Database, Durability, blobs, chunks, lock, sessions};
 use crate::entry_cache::EntryCache;
 use crate::files::{Folder, LockFile};
-use crate::ingest::Permits;
+use crate::ingest::BatchPool;
 use crate::packs::{self, Packs};
 use crate::read::{BlobReader, FrameSource, GzipMaker, Layouts};
 use crate::segments::SegmentWriter;
@@ -17,7 +17,7 @@ use firn_formats::sha256::Sha256Hasher;
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex};
 
-/// Batches of all uploads in flight: each holds some 4 MiB of raw bytes and their frames.
+/// Batches of all uploads in flight: each holds some 2 MiB of raw bytes.
 const BATCHES_MAX: usize = 8;
 
 /// What the clones of a store share. The lock is the last to go.
@@ -28,7 +28,7 @@ pub(crate) struct Inner {
     pub(crate) source: Arc<FrameSource>,
     pub(crate) layouts: Layouts,
     pub(crate) entries: EntryCache,
-    pub(crate) permits: Arc<Permits>,
+    pub(crate) batches: Arc<BatchPool>,
     segments: SegmentWriter,
     closed: Mutex<bool>,
     _lock: LockFile,
@@ -48,7 +48,7 @@ impl Inner {
             packs: Packs::new(db.clone(), folder.clone(), options.pack_bytes_target),
             layouts: Layouts::new(db.clone(), source.clone(), options.layout_cache_bytes),
             entries: EntryCache::new(),
-            permits: Permits::new(BATCHES_MAX),
+            batches: BatchPool::new(BATCHES_MAX),
             segments: SegmentWriter::start(db.clone(), folder, options.segment_interval)?,
             closed: Mutex::new(false),
             source,
@@ -85,6 +85,10 @@ impl Inner {
                 .filter(|(_, present)| **present)
                 .flat_map(|(id, _)| id.0)
                 .collect();
+            if pinned.is_empty() {
+                // Nothing is said to be here, so there is nothing to hold.
+                return Ok(vec![true; ids.len()]);
+            }
             let known = pinned.len() / size_of::<ChunkId>();
             let (id, domain) = (session.id.clone(), session.domain);
             // Rule 5: pinned in a transaction in which what was looked up still holds.

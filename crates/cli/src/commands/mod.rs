@@ -95,6 +95,54 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// The commands of the README: `$ firn …` in its examples, and the first column of its table.
+    fn readme() -> Vec<String> {
+        let text = include_str!("../../../../README.md");
+        let shown = text.lines().filter_map(|line| {
+            let (_, arguments) = line.strip_prefix("$ ")?.split_once("firn ")?;
+            let line = arguments.split(" #").next().unwrap_or_default();
+            Some(line.replace('\'', ""))
+        });
+        let listed = text.lines().flat_map(|line| {
+            let command = line
+                .strip_prefix("| `firn ")
+                .and_then(|line| line.split('`').next());
+            let (first, others) = command
+                .unwrap_or_default()
+                .split_once("\\|")
+                .unwrap_or((command.unwrap_or_default(), ""));
+            let group = first.rsplit_once(' ').map_or("", |(group, _)| group);
+            let mut all = vec![first.to_owned()];
+            all.extend(
+                others
+                    .split("\\|")
+                    .filter(|other| !other.is_empty())
+                    .map(|other| format!("{group} {other}")),
+            );
+            all.into_iter().filter(|line| !line.is_empty())
+        });
+        shown.chain(listed).collect()
+    }
+
+    #[test]
+    fn the_readme_is_true_of_commands_and_flags() {
+        let lines = readme();
+        assert!(lines.len() > 25, "{lines:?}");
+        for line in lines {
+            let words = line.split_whitespace();
+            let parsed = Cli::try_parse_from(std::iter::once("firn").chain(words));
+            // The table leaves out what a command cannot do without.
+            let incomplete = |error: &clap::Error| {
+                error.kind() == clap::error::ErrorKind::MissingRequiredArgument
+            };
+            assert!(
+                parsed.as_ref().err().is_none_or(incomplete),
+                "{line}: {}",
+                parsed.map(|_| ()).unwrap_err()
+            );
+        }
+    }
+
     #[test]
     fn the_contract_of_arguments_holds() {
         for line in [

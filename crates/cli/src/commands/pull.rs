@@ -7,6 +7,7 @@ use crate::{
     units::bytes,
 };
 use firn_client::{
+    ClientError,
     http::ServerUrl,
     nix_config::trusted_keys,
     pull::{BinaryCache, pull_to_folder, pull_with_nix},
@@ -68,7 +69,8 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
             keys.extend(trusted_keys());
             pull_to_folder(&cache, &paths, &keys, folder, &global.progress())?
         }
-        None => pull_with_nix(&cache, &paths, &keys, global.json)?,
+        None => pull_with_nix(&cache, &paths, &keys, global.json)
+            .map_err(|error| nix_failure(error, keys.is_empty()))?,
     };
     show(global.json, &report, |report| {
         match (report.paths_fetched, report.paths_total) {
@@ -80,4 +82,17 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
             _ => format!("pulled in {:.2} s", report.seconds),
         }
     })
+}
+
+/// Nix says itself what is wrong, but not how to tell `firn` which key to trust.
+fn nix_failure(error: ClientError, without_keys: bool) -> Failure {
+    let maybe_unsigned = without_keys && matches!(error, ClientError::Command { .. });
+    let failure = Failure::from(error);
+    if !maybe_unsigned {
+        return failure;
+    }
+    failure.hint(
+        "Nix takes what a key of its trusted-public-keys has signed: `firn use CACHE` adds the \
+         cache's, --trust or --public-key NAME:KEY trusts one for once",
+    )
 }

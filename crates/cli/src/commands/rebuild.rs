@@ -34,10 +34,10 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
                 .hint("--data DIR says where the server's data lie"),
         );
     }
-    let found = firn_store::Store::rebuild(&config.store_options()).map_err(|error| {
+    let found = firn_server::rebuild(&config).map_err(|error| {
         let failure = Failure::of(&error);
         match error {
-            firn_store::StoreError::Locked(_) => failure.hint("stop the server first"),
+            firn_server::StoreError::Locked(_) => failure.hint("stop the server first"),
             _ => failure,
         }
     })?;

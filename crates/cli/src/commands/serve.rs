@@ -5,7 +5,7 @@ use crate::{
     failure::{Failure, Outcome},
 };
 use firn_server::{
-    Config, StartError,
+    Config, StartError, StoreError,
     logging::{self, LogFormat},
 };
 use std::{
@@ -76,9 +76,8 @@ pub(crate) fn run(global: &Global, args: Args) -> Outcome {
     } else {
         writeln!(
             stdout,
-            "firn {}\nlistening on http://{}\n\n{}",
-            env!("CARGO_PKG_VERSION"),
-            server.address(),
+            "{}\n\n{}",
+            first_line(server.url(), server.address()),
             firn_server::welcome(&server)
         )
     };
@@ -87,13 +86,31 @@ pub(crate) fn run(global: &Global, args: Args) -> Outcome {
     server.run_until_signal().map_err(failure)
 }
 
+/// Says what runs, where, and how it ends.
+fn first_line(url: &str, address: SocketAddr) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let line = format!("firn {version}: a Nix cache and an OCI registry at {url}");
+    let own = format!("http://{address}");
+    let line = match url == own {
+        true => line,
+        false => format!("{line}, listening on {address}"),
+    };
+    let local = address.ip().is_unspecified() && url.starts_with("http://127.0.0.1:");
+    match local {
+        true => {
+            format!("{line}\n--public-url URL says how other machines reach it; Ctrl-C stops it")
+        }
+        false => format!("{line}; Ctrl-C stops it"),
+    }
+}
+
 fn failure(error: StartError) -> Failure {
     let hint = match &error {
         StartError::Listen { .. } => "--listen ADDR takes another address; port 0 takes a free one",
-        StartError::Store(firn_store::StoreError::Locked(_)) => {
+        StartError::Store(StoreError::Locked(_)) => {
             "another firn uses the folder; --data DIR takes another"
         }
-        StartError::Store(firn_store::StoreError::Database(_)) => {
+        StartError::Store(StoreError::Database(_)) => {
             "`firn rebuild` makes the database anew from packs and segments"
         }
         _ => return Failure::of(&error),
@@ -104,6 +121,16 @@ fn failure(error: StartError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_line_says_where() {
+        let line = |url, address: &str| first_line(url, address.parse().expect("an address"));
+        let loopback = line("http://127.0.0.1:8484", "127.0.0.1:8484");
+        assert!(loopback.ends_with("at http://127.0.0.1:8484; Ctrl-C stops it"));
+        let public = line("https://cache.example.org", "0.0.0.0:80");
+        assert!(public.contains("https://cache.example.org, listening on 0.0.0.0:80;"));
+        assert!(line("http://127.0.0.1:80", "0.0.0.0:80").contains("--public-url"));
+    }
 
     #[test]
     fn addresses_may_leave_out_the_host() {

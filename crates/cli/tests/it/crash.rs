@@ -5,8 +5,10 @@ use firn_testkit::rigs::closure::{Closure, hash_part};
 use firn_testkit::rigs::nix::Nix;
 use firn_testkit::rigs::program::{command, run};
 use firn_testkit::rigs::serve::{Server, User};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The whole closure comes out again, hashed and signed.
 fn substitutes(server: &Server, key: &str, path: &str) {
@@ -109,4 +111,67 @@ fn sigterm_drains_and_ends_well() {
     server.restart();
     assert_eq!(server.status_of("/healthz"), "200");
     assert_eq!(server.status_of("/readyz"), "200");
+}
+
+/// A request by hand, up to the end of its head.
+fn begin(server: &Server, line: &str, more: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let patience = Some(Duration::from_secs(30));
+    stream.set_read_timeout(patience).unwrap();
+    let token = server.token();
+    write!(
+        stream,
+        "{line} HTTP/1.1\r\nHost: firn\r\nAuthorization: Bearer {token}\r\n{more}\r\n"
+    )
+    .unwrap();
+    stream
+}
+
+/// What is under way when SIGTERM comes is done to its end, in both directions; nothing new begins.
+#[test]
+fn requests_under_way_end_well_and_no_new_one_begins() {
+    let closure = Closure::first();
+    let mut server = crate::server();
+    User::admin(&server).firn(&["push", &closure.root]).ok();
+    let narinfo = format!("/main/{}.narinfo", hash_part(&closure.path_of("libc6-2")));
+    let narinfo = server.get(&narinfo).ok();
+    let field = |name: &str| {
+        let line = narinfo.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().to_owned()
+    };
+    let hash = field("NarHash: sha256:");
+    let length: usize = field("NarSize: ").parse().unwrap();
+
+    let log = vec![b'x'; 300_000];
+    let (early, late) = log.split_at(100_000);
+    let head = format!("Content-Length: {}\r\n", log.len());
+    let mut upload = begin(&server, "PUT /main/log/slow.drv", &head);
+    upload.write_all(early).unwrap();
+    let mut download = begin(&server, &format!("GET /main/nar/{hash}.nar"), "");
+    let mut first = [0; 12];
+    download.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+
+    let address = server.address().to_owned();
+    let stopping = std::thread::spawn(move || (server.stop(), server));
+    let until = Instant::now() + Duration::from_secs(10);
+    while TcpStream::connect(&address).is_ok() {
+        assert!(Instant::now() < until, "it takes connections still");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!stopping.is_finished(), "it did not wait");
+    upload.write_all(late).unwrap();
+    let mut answer = String::new();
+    upload.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let mut rest = Vec::new();
+    download.read_to_end(&mut rest).unwrap();
+    let body = rest.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    assert_eq!(rest.len() - body.unwrap() - 4, length);
+
+    let (ended_well, mut server) = stopping.join().unwrap();
+    assert!(ended_well);
+    server.restart();
+    let kept = server.get("/main/log/slow.drv").ok();
+    assert_eq!(kept.as_bytes(), log);
 }

@@ -5,6 +5,7 @@ use firn_testkit::rigs::closure::{Closure, hash_part};
 use firn_testkit::rigs::nix::Nix;
 use firn_testkit::rigs::program::{command, run};
 use firn_testkit::rigs::serve::User;
+use std::path::Path;
 
 /// Half of the application is the same in both versions.
 const CHANGED_BYTES: u64 = 1_000_000;
@@ -134,6 +135,44 @@ fn use_configures_nix() {
         .ok();
         nix.verify(&store, &server.public_key("team"), &closure.root)
             .ok();
+    }
+}
+
+/// By Nix, into the store that it says is the local one: signatures are required.
+#[test]
+fn pull_goes_through_nix() {
+    let server = crate::server();
+    let admin = User::admin(&server);
+    let closure = Closure::first();
+    admin.firn(&["cache", "create", "team"]).ok();
+    admin.firn(&["push", "--cache", "team", &closure.root]).ok();
+    // Where both releases see it.
+    let firn = admin.home().join("firn");
+    std::fs::copy(env!("CARGO_BIN_EXE_firn"), &firn).unwrap();
+    let nix_store_only = admin.home().join("bin");
+    std::fs::create_dir(&nix_store_only).unwrap();
+    std::os::unix::fs::symlink("/usr/bin/nix-store", nix_store_only.join("nix-store")).unwrap();
+    for release in Release::ALL {
+        for path in [Path::new("/usr/bin"), &nix_store_only] {
+            let nix = Nix::new(release);
+            let store = nix.path("store");
+            let pull = |trust: &[&str]| {
+                run(nix
+                    .command("env")
+                    .arg(format!("PATH={}", path.display()))
+                    .arg(&firn)
+                    .args(["pull", "--cache", "team", &closure.root])
+                    .args(trust)
+                    .env("NIX_REMOTE", format!("local?root={}", store.display()))
+                    .env("FIRN_SERVER", server.url())
+                    .env("FIRN_TOKEN", server.token()))
+            };
+            let said = pull(&[]).refused();
+            assert!(said.contains("hint:") && said.contains("--trust"), "{said}");
+            pull(&["--trust"]).ok();
+            nix.verify(&store, &server.public_key("team"), &closure.root)
+                .ok();
+        }
     }
 }
 

@@ -6,11 +6,13 @@
 mod clients;
 mod crash;
 mod firn_commands;
+mod foreign_registry;
 mod images;
 mod nix_private;
 mod nix_realisations;
 mod nix_substitute;
 mod nix_upload;
+mod tls;
 
 use firn_testkit::rigs::serve::Server;
 

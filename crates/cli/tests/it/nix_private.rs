@@ -39,6 +39,22 @@ fn realise(release: Release, server: &Server, token: Option<&str>, path: &str) -
 }
 
 #[test]
+fn a_cache_is_private_unless_it_is_said_to_be_public() {
+    let server = crate::server();
+    let admin = User::admin(&server);
+    for (name, flags, public) in [
+        ("unsaid", &[][..], false),
+        ("private", &["--private"], false),
+        ("public", &["--public"], true),
+    ] {
+        let made = admin.json(&[&["cache", "create", name], flags].concat());
+        assert_eq!(made["public"], public, "{made}");
+        let status = server.status_of(&format!("/{name}/nix-cache-info"));
+        assert_eq!(status, if public { "200" } else { "401" }, "{name}");
+    }
+}
+
+#[test]
 fn netrc_opens_a_private_cache() {
     let (server, closure) = filled();
     let reader = token(&server, &["--cache", "acme/*", "--allow", "pull"]);

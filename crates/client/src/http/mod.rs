@@ -1,6 +1,7 @@
 //! HTTP as this client needs it: bounded answers, typed refusals, patient retries, bytes counted.
 
 mod count;
+mod roots;
 mod url;
 
 pub use url::ServerUrl;
@@ -11,14 +12,14 @@ use count::{Counter, CountingConnector};
 use firn_formats::push::ApiError;
 use std::{
     io::Read,
-    sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 use ureq::{
     Agent, Body, SendBody,
     http::{HeaderMap, Method, Request, Response},
-    tls::{PemItem, RootCerts, TlsConfig},
+    tls::TlsConfig,
     unversioned::{
         resolver::DefaultResolver,
         transport::{Connector as _, DefaultConnector},
@@ -37,7 +38,11 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// A pool of connections. Clones share it and its byte count.
 #[derive(Debug, Clone)]
 pub struct Http {
-    agent: Agent,
+    connections: usize,
+    /// For plain HTTP: knows no roots, which take milliseconds to read.
+    plain: Agent,
+    /// With the machine's roots; made for the first `https` URL.
+    trusting: Arc<OnceLock<Agent>>,
     counter: Counter,
     answered: Arc<AtomicBool>,
 }
@@ -236,31 +241,54 @@ fn reason(status: u16) -> &'static str {
         .unwrap_or("refused")
 }
 
+fn agent(connections: usize, counter: &Counter, tls: TlsConfig) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .user_agent(concat!("firn/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(Duration::from_secs(20)))
+        .timeout_per_read(Some(Duration::from_secs(300)))
+        .timeout_per_write(Some(Duration::from_secs(120)))
+        .max_idle_connections(connections.max(4) * 2)
+        .max_idle_connections_per_host(connections.max(4))
+        .output_buffer_size(128 << 10)
+        .input_buffer_size(128 << 10)
+        .tls_config(tls)
+        .build();
+    let connector = DefaultConnector::new().chain(CountingConnector(counter.clone()));
+    Agent::with_parts(config, connector, DefaultResolver::default())
+}
+
 impl Http {
     /// A pool for at most `connections` parallel requests to one host. Sets up nothing yet:
     /// TLS is initialised by the first `https` request.
     pub fn new(connections: usize) -> Result<Self> {
         let counter = Counter::default();
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            .user_agent(concat!("firn/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(Duration::from_secs(20)))
-            .timeout_per_read(Some(Duration::from_secs(300)))
-            .timeout_per_write(Some(Duration::from_secs(120)))
-            .max_idle_connections(connections.max(4) * 2)
-            .max_idle_connections_per_host(connections.max(4))
-            .output_buffer_size(128 << 10)
-            .input_buffer_size(128 << 10);
-        if let Some(roots) = extra_roots()? {
-            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
-        }
-        let connector = DefaultConnector::new().chain(CountingConnector(counter.clone()));
-        let agent = Agent::with_parts(config.build(), connector, DefaultResolver::default());
         Ok(Self {
-            agent,
+            connections,
+            plain: agent(connections, &counter, TlsConfig::default()),
+            trusting: Arc::default(),
             counter,
             answered: Arc::default(),
         })
+    }
+
+    fn agent(&self, url: &str) -> Result<&Agent> {
+        let https = url
+            .get(..6)
+            .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+        match https {
+            true => self.trusting(),
+            false => Ok(&self.plain),
+        }
+    }
+
+    fn trusting(&self) -> Result<&Agent> {
+        if let Some(agent) = self.trusting.get() {
+            return Ok(agent);
+        }
+        let tls = TlsConfig::builder().root_certs(roots::load()?).build();
+        let made = agent(self.connections, &self.counter, tls);
+        Ok(self.trusting.get_or_init(|| made))
     }
 
     /// Bytes of all requests so far, heads included (inside TLS, where there is TLS).
@@ -291,13 +319,21 @@ impl Http {
     }
 
     fn send_once(&self, call: &Call<'_>) -> Result<Answer> {
-        let response = match call.body {
-            Some(body) => self.agent.run(call.request(body)?),
-            None if call.method == Method::POST || call.method == Method::PUT => {
-                self.agent.run(call.request(&[] as &[u8])?)
-            }
-            None => self.agent.run(call.request(())?),
+        let run = |agent: &Agent| -> Result<Result<Response<Body>, ureq::Error>> {
+            Ok(match call.body {
+                Some(body) => agent.run(call.request(body)?),
+                None if call.method == Method::POST || call.method == Method::PUT => {
+                    agent.run(call.request(&[] as &[u8])?)
+                }
+                None => agent.run(call.request(())?),
+            })
         };
+        let agent = self.agent(&call.url)?;
+        let mut response = run(agent)?;
+        // From plain HTTP only a redirect leads to TLS, and then the roots are needed after all.
+        if std::ptr::eq(agent, &self.plain) && response.as_ref().is_err_and(is_tls) {
+            response = run(self.trusting()?)?;
+        }
         self.answer(&call.url, response)
     }
 
@@ -307,7 +343,7 @@ impl Http {
         request
             .headers_mut()
             .insert("Content-Length", ureq::http::HeaderValue::from(length));
-        let response = self.agent.run(request);
+        let response = self.agent(&call.url)?.run(request);
         self.answer(&call.url, response)
     }
 
@@ -327,6 +363,7 @@ impl Http {
     /// name should hear so at once. After a first answer it may be restarting.
     fn may_recover(&self, error: &ureq::Error) -> bool {
         match error {
+            error if is_tls(error) => false,
             ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 self.answered.load(Ordering::Relaxed)
             }
@@ -337,6 +374,16 @@ impl Http {
     }
 }
 
+/// Whether TLS failed: certificates above all, which are no better the next time.
+pub(crate) fn is_tls(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
+        // What TLS makes of bytes and certificates that it does not take, during a handshake.
+        ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
+    }
+}
+
 fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }
@@ -344,28 +391,6 @@ fn is_transient(status: u16) -> bool {
 fn retry_after(answer: &Answer) -> Option<Duration> {
     let seconds = answer.header("Retry-After")?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
-}
-
-/// Certificates of `NIX_SSL_CERT_FILE` or `SSL_CERT_FILE` stand in for the built-in roots.
-fn extra_roots() -> Result<Option<RootCerts>> {
-    let Some(path) = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"]
-        .iter()
-        .find_map(std::env::var_os)
-        .filter(|path| !path.is_empty() && std::path::Path::new(path) != "/no-cert-file.crt")
-    else {
-        return Ok(None);
-    };
-    let pem = std::fs::read(&path).map_err(|source| ClientError::io(&path, source))?;
-    let certificates: Vec<_> = ureq::tls::parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if certificates.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(RootCerts::from(certificates)))
 }
 
 #[cfg(test)]

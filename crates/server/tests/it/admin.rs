@@ -28,6 +28,11 @@ fn the_first_start_makes_what_is_needed_and_the_second_keeps_it() {
     );
     let token = server.admin_token().to_owned();
     assert!(!welcome.contains(&token));
+    let login = format!(
+        "firn login {url} --token-stdin < {}",
+        server.data().join("admin.token").display()
+    );
+    assert!(welcome.contains(&login), "{welcome}");
     server.restart();
     assert_eq!(Client::new(&url, None).get("/main/public-key").text(), key);
     let who = Client::new(&url, Some(&token))

@@ -2,6 +2,7 @@
 
 use firn_formats::Sha256;
 use firn_formats::nix::nar::Writer;
+use firn_formats::nix::rewrap::{Encoder, Format};
 use firn_formats::nix::{Compression, NarInfo, StorePath, base32};
 use std::io::Write as _;
 
@@ -57,7 +58,26 @@ pub fn compressed(nar: &[u8], compression: Compression) -> Vec<u8> {
             encoder.write_all(nar).unwrap();
             encoder.finish().unwrap()
         }
-        other => panic!("no sample in {other:?}"),
+        Compression::Gzip => {
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(nar).unwrap();
+            encoder.finish().unwrap()
+        }
+        Compression::Bzip2 => {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            encoder.write_all(nar).unwrap();
+            encoder.finish().unwrap()
+        }
+        // Stored blocks; Nix's own brotli is tested with Nix.
+        Compression::Brotli => {
+            let mut out = Vec::new();
+            let mut encoder = Encoder::new(Format::Brotli, nar.len() as u64);
+            encoder.push(nar, &mut out).unwrap();
+            encoder.finish(&mut out).unwrap();
+            out
+        }
+        Compression::Lz4 => panic!("no sample in lz4"),
     }
 }
 
@@ -72,9 +92,14 @@ impl Upload {
         let nar = file_nar(content);
         let file = compressed(&nar, compression);
         let file_hash = Sha256::of(&file);
+        // As Nix names it.
+        let ending = match compression {
+            Compression::Gzip => "",
+            other => other.ending(),
+        };
         let narinfo = NarInfo {
             store_path: path.clone(),
-            url: format!("nar/{}.nar{}", file_hash.base32(), compression.ending()),
+            url: format!("nar/{}.nar{ending}", file_hash.base32()),
             compression,
             file_hash: None,
             file_size: Some(file.len() as u64),

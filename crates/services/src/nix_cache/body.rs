@@ -22,11 +22,11 @@ const BUFFER_BYTES: usize = 128 << 10;
 #[derive(Default)]
 struct Came {
     bytes: u64,
-    hasher: Sha256Hasher,
+    hasher: Option<Sha256Hasher>,
     failed: Option<io::Error>,
 }
 
-/// Counts and hashes what passes; keeps the cause when the body breaks off, so that it is not
+/// Counts, and if asked hashes, what passes; keeps the cause when the body breaks off, so that it is not
 /// taken for a fault of the compression.
 struct Watched<R> {
     inner: R,
@@ -39,7 +39,9 @@ impl<R: Read> Read for Watched<R> {
         match self.inner.read(out) {
             Ok(count) => {
                 came.bytes += count as u64;
-                came.hasher.update(&out[..count]);
+                if let Some(hasher) = &mut came.hasher {
+                    hasher.update(&out[..count]);
+                }
                 Ok(count)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
@@ -103,16 +105,20 @@ pub(crate) fn content_encoding(header: Option<&str>) -> Result<Compression, Serv
 }
 
 /// Reads a body to its end: undoes `encoding`, then `compression`, and hands on the bytes.
-/// Returns the hash of the file, that is of the bytes between the two.
+/// Returns the hash of the file, that is of the bytes between the two; `None` if those are the
+/// bytes handed on, so that who hashes these need not hash them twice.
 pub(crate) fn decompress(
     body: &mut dyn Read,
     encoding: Compression,
     compression: Compression,
     output_bytes_max: u64,
     sink: &mut dyn FnMut(&[u8]) -> Result<(), ServiceError>,
-) -> Result<Sha256, ServiceError> {
+) -> Result<Option<Sha256>, ServiceError> {
     let wire = Rc::new(RefCell::new(Came::default()));
-    let file = Rc::new(RefCell::new(Came::default()));
+    let file = Rc::new(RefCell::new(Came {
+        hasher: (compression != Compression::None).then(Sha256Hasher::new),
+        ..Came::default()
+    }));
     let plain = decoder(
         encoding,
         Watched {
@@ -155,8 +161,8 @@ pub(crate) fn decompress(
             Err(error) => return Err(read_fault(&wire, &file, encoding, compression, error)),
         }
     }
-    let hasher = std::mem::take(&mut file.borrow_mut().hasher);
-    Ok(hasher.finish())
+    let hasher = file.borrow_mut().hasher.take();
+    Ok(hasher.map(Sha256Hasher::finish))
 }
 
 fn read_fault(

@@ -53,6 +53,26 @@ impl NixCache {
         }
     }
 
+    /// The blob of the name under which `nix copy` uploaded a NAR, and the compression it had
+    /// then, which the name alone does not tell.
+    pub(super) fn nar_alias(
+        &self,
+        cache: &Cache,
+        name: &str,
+    ) -> Result<Option<(BlobInfo, Compression)>, ServiceError> {
+        let Some(entry) = self.store.entry(cache.row.id, EntryKind::NarAlias, name)? else {
+            return Ok(None);
+        };
+        let compression = std::str::from_utf8(&entry.value)
+            .ok()
+            .and_then(Compression::from_name)
+            .ok_or_else(|| ServiceError::StoredEntry(format!("the name of the NAR {name}")))?;
+        let Some(id) = entry.blobs.first() else {
+            return Ok(None);
+        };
+        Ok(self.store.blob(*id)?.map(|blob| (blob, compression)))
+    }
+
     /// Finds the NAR called `name` (what follows `nar/`) in a cache.
     ///
     /// # Errors
@@ -61,10 +81,10 @@ impl NixCache {
         let Some((hash, compression)) = split_nar_name(name) else {
             return Ok(None);
         };
-        let blob = match self.nar_blob(cache, EntryKind::NarFile, &hash.base32())? {
-            Some(blob) => blob,
-            None => match self.nar_blob(cache, EntryKind::NarAlias, name)? {
-                Some(blob) => blob,
+        let (blob, compression) = match self.nar_blob(cache, EntryKind::NarFile, &hash.base32())? {
+            Some(blob) => (blob, compression),
+            None => match self.nar_alias(cache, name)? {
+                Some(found) => found,
                 None => return Ok(None),
             },
         };

@@ -8,11 +8,14 @@ use firn_formats::Sha256;
 use firn_formats::nix::narinfo::NARINFO_BYTES_MAX;
 use firn_formats::nix::{Compression, NarInfo, base32};
 use firn_store::{BlobInfo, EntryKind, IfExists, NewEntry, Publication, PublishedEntry};
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::time::Duration;
 
 /// How long a NAR waits for its narinfo.
 const NAR_WITHOUT_NARINFO: Duration = Duration::from_secs(24 * 3600);
+
+/// The first bytes of a gzip file (RFC 1952).
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// What a PUT did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,19 +57,32 @@ impl NixCache {
             ))
         })?;
         let encoding = content_encoding(encoding)?;
+        let (compression, mut body) = told_by_content(compression, encoding, body)?;
         let shared = self.sessions.get(cache)?;
         let mut ingest = self.store.ingest(shared.session(), Format::Nar);
-        let actual = decompress(body, encoding, compression, NAR_BYTES_MAX, &mut |bytes| {
-            shared.keep_alive()?;
-            Ok(ingest.write(bytes)?)
-        })?;
-        if actual != file_hash {
-            return Err(ServiceError::HashMismatch(format!(
+        let actual = decompress(
+            &mut body,
+            encoding,
+            compression,
+            NAR_BYTES_MAX,
+            &mut |bytes| {
+                shared.keep_alive()?;
+                Ok(ingest.write(bytes)?)
+            },
+        )?;
+        let check = |actual: Sha256| match actual == file_hash {
+            true => Ok(()),
+            false => Err(ServiceError::HashMismatch(format!(
                 "the file {name} has hash {}",
                 actual.base32()
-            )));
-        }
+            ))),
+        };
+        actual.map_or(Ok(()), check)?;
         let blob = ingest.finish()?;
+        if actual.is_none() {
+            // The file is the NAR itself. A blob that no entry names is the collector's.
+            check(blob.identity_sha256)?;
+        }
         let mut entry = alias_entry(name, compression, &blob);
         entry.lease = Some(NAR_WITHOUT_NARINFO);
         // An alias that a narinfo made durable must not fall back to a lease.
@@ -151,16 +167,18 @@ impl NixCache {
         let name = url.strip_prefix("nar/").ok_or_else(|| {
             ServiceError::BadRequest(format!("the URL {url:?} does not begin with nar/"))
         })?;
-        let (_, compression) = split_nar_name(name).ok_or_else(|| {
+        let (_, named) = split_nar_name(name).ok_or_else(|| {
             ServiceError::BadRequest(format!("the URL {url:?} does not name a NAR by its hash"))
         })?;
+        let alias = self.nar_alias(cache, name)?;
+        let compression = alias.as_ref().map_or(named, |(_, actual)| *actual);
         if compression != narinfo.compression {
             return Err(ServiceError::BadRequest(format!(
                 "the URL {url:?} and Compression {} do not agree",
                 narinfo.compression.name()
             )));
         }
-        if let Some(blob) = self.nar_blob(cache, EntryKind::NarAlias, name)? {
+        if let Some((blob, _)) = alias {
             let alias = alias_entry(name, compression, &blob);
             return Ok((blob, Some(alias)));
         }
@@ -174,6 +192,27 @@ impl NixCache {
     }
 }
 
+/// The compression of a NAR file, and its body again. Nix gives gzip no ending of its own: under
+/// a plain `.nar` lies what the first bytes say, a NAR's being those of a length.
+fn told_by_content<'a>(
+    named: Compression,
+    encoding: Compression,
+    body: &'a mut dyn Read,
+) -> Result<(Compression, impl Read + 'a), ServiceError> {
+    let mut first = Vec::new();
+    if (named, encoding) == (Compression::None, Compression::None) {
+        body.take(GZIP_MAGIC.len() as u64)
+            .read_to_end(&mut first)
+            .map_err(ServiceError::Interrupted)?;
+    }
+    let compression = match first == GZIP_MAGIC {
+        true => Compression::Gzip,
+        false => named,
+    };
+    Ok((compression, Cursor::new(first).chain(body)))
+}
+
+/// A NAR file's name, with the compression that its pusher chose as the value.
 fn alias_entry(name: &str, compression: Compression, blob: &BlobInfo) -> NewEntry {
     NewEntry {
         kind: EntryKind::NarAlias,

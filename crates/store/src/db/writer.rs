@@ -18,8 +18,9 @@ const GROUP_MAX: usize = 256;
 pub(crate) enum Durability {
     /// Synced before the answer: what makes something visible, or promises it.
     Synced,
-    /// Synced by the next synced operation at the latest: sessions, pins, valid chunks and leased
-    /// blobs, which nothing visible names before a publication, itself synced, comes after them.
+    /// Synced by the next synced operation at the latest: sessions, pins, valid chunks, leased
+    /// blobs and leased entries, on which nothing lasting relies before a publication, itself
+    /// synced, comes after them.
     Ordered,
 }
 

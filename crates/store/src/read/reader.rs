@@ -9,8 +9,10 @@ use bytes::{Bytes, BytesMut};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A block's size, unless a single frame is longer.
-const BLOCK_BYTES: usize = 256 << 10;
+/// A block's size, unless a single frame is longer: copied, checked and sent from the processor's cache.
+const BLOCK_BYTES: usize = 128 << 10;
+/// Blocks whose memory is used again. A server has some of them queued when it asks for the next.
+const SPARES_MAX: usize = 5;
 
 /// Reads stored frames, or what they hold, in blocks of bounded size. Blocks are read inline:
 /// hot pages cost a copy, and [`BlobReader::try_next_block`] tells when they are not hot.
@@ -184,8 +186,8 @@ struct FrameReader {
     /// The frames of the block read last.
     block: Range<usize>,
     extents: Vec<Extent>,
-    /// The last block: when its reader has let go of it, the next is read into the same memory.
-    spare: Option<Bytes>,
+    /// The last blocks: when a reader has let go of one, the next is read into the same memory.
+    spares: Vec<Bytes>,
 }
 
 impl FrameReader {
@@ -207,7 +209,7 @@ impl FrameReader {
             block: 0..0,
             frames,
             extents: Vec::new(),
-            spare: None,
+            spares: Vec::new(),
         })
     }
 
@@ -222,10 +224,7 @@ impl FrameReader {
             .iter()
             .map(|extent| extent.length as usize)
             .sum();
-        let mut buffer = match self.spare.take().map(Bytes::try_into_mut) {
-            Some(Ok(buffer)) => buffer,
-            _ => BytesMut::with_capacity(length),
-        };
+        let mut buffer = self.spare(length);
         // Fills with zeros only what is longer than the block before.
         buffer.resize(length, 0);
         let files = &self.files;
@@ -241,15 +240,31 @@ impl FrameReader {
             }
         })?;
         if !complete {
-            self.spare = Some(buffer.freeze());
+            self.keep_spare(buffer.freeze());
             return Ok(Step::Blocked);
         }
         check(&self.extents, &buffer)?;
         self.frames.start = block.end;
         self.block = block;
         let bytes = buffer.freeze();
-        self.spare = Some(bytes.clone());
+        self.keep_spare(bytes.clone());
         Ok(Step::Block(bytes))
+    }
+
+    /// Memory of a block that nobody reads any more, or new.
+    fn spare(&mut self, length: usize) -> BytesMut {
+        let free = self.spares.iter().position(Bytes::is_unique);
+        let spare = free.map(|at| self.spares.swap_remove(at).try_into_mut());
+        match spare {
+            Some(Ok(buffer)) => buffer,
+            _ => BytesMut::with_capacity(length.max(BLOCK_BYTES)),
+        }
+    }
+
+    fn keep_spare(&mut self, block: Bytes) {
+        if self.spares.len() < SPARES_MAX {
+            self.spares.push(block);
+        }
     }
 
     /// Chooses the frames of the next block; `extents` are theirs.

@@ -2,7 +2,7 @@
 
 use crate::support::{entry, ingest, mixed, options, packs, publication, read_all};
 use firn_formats::Sha256;
-use firn_store::{EntryKind, Representation, Store};
+use firn_store::{EntryKind, Representation, Store, StoreError};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -144,4 +144,57 @@ fn rule_1_bytes_after_the_durable_length_are_cut_off_when_the_store_opens() {
     assert!(!sealed.windows(12).any(|window| window == b"half a frame"));
     let read = read_all(&store, blob.id, Representation::Identity, None);
     assert!(read.unwrap() == content);
+}
+
+#[test]
+fn rules_1_3_and_4_a_power_cut_may_take_a_leased_name_but_whole_and_nothing_lasting_with_it() {
+    let fixture = crate::support::Fixture::new();
+    let kept = fixture.ingest(&content(1)).unwrap();
+    fixture.publish("1", &[kept.id]);
+    // What the disk is sure to hold: the database up to the last publication that lasts.
+    let cut = tempfile::tempdir().unwrap();
+    crate::rebuild::copy_store(fixture.dir.path(), cut.path());
+    let blob = fixture.ingest(&content(2)).unwrap();
+    let leased = |blob| {
+        let mut name = entry("2.nar.xz", &[blob]);
+        name.kind = EntryKind::NarAlias;
+        name.lease = Some(Duration::from_secs(3600));
+        publication(vec![name])
+    };
+    let (store, session) = (&fixture.store, &fixture.session);
+    store
+        .publish(Some(session), fixture.cache.id, leased(blob.id))
+        .unwrap();
+    // The packs are synced before their rows, so they may hold more than the database knows.
+    for pack in packs(fixture.dir.path()) {
+        let below = pack.strip_prefix(fixture.dir.path()).unwrap();
+        std::fs::copy(&pack, cut.path().join(below)).unwrap();
+    }
+    let narinfo = |blob| {
+        let mut narinfo = entry("2", &[blob]);
+        narinfo.requires = vec![(EntryKind::NarAlias, "2.nar.xz".to_owned())];
+        publication(vec![narinfo])
+    };
+    let reopened = Store::open(options(cut.path())).unwrap();
+    check(&reopened, &[1]);
+    let cache = reopened.cache("main").unwrap().unwrap();
+    let name = || reopened.entry(cache.id, EntryKind::NarAlias, "2.nar.xz");
+    assert!(name().unwrap().is_none());
+    assert_eq!(reopened.blob(blob.id).unwrap(), None);
+    let refused = reopened.publish(None, cache.id, narinfo(kept.id));
+    assert!(
+        matches!(refused, Err(StoreError::MissingEntry(_))),
+        "{refused:?}"
+    );
+    // The pusher tries again, from the NAR on.
+    let session = reopened.session_open(&cache).unwrap();
+    let again = ingest(&reopened, &session, &content(2)).unwrap();
+    reopened
+        .publish(Some(&session), cache.id, leased(again.id))
+        .unwrap();
+    reopened
+        .publish(Some(&session), cache.id, narinfo(again.id))
+        .unwrap();
+    check(&reopened, &[1, 2]);
+    assert!(name().unwrap().is_some());
 }

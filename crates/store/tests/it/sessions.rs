@@ -167,7 +167,10 @@ fn rule_2_a_blob_with_missing_chunks_or_wrong_lengths_is_refused() {
     };
     lying.chunks[2].raw_length += 1;
     let result = store.put_blob(session, store.verifier(session, lying));
-    assert!(matches!(result, Err(StoreError::Damaged(_))), "{result:?}");
+    assert!(
+        matches!(result, Err(StoreError::WrongList(_))),
+        "{result:?}"
+    );
     assert_eq!(store.stats().unwrap().blobs, 0);
 }
 

@@ -16,8 +16,10 @@ pub mod nix;
 pub mod podman;
 pub mod program;
 pub mod proxy;
+pub mod registry;
 pub mod serve;
 pub mod skopeo;
+pub mod tls;
 pub mod trixie;
 
 /// Which Debian a client comes from: its age decides what it can read.

@@ -101,7 +101,10 @@ fn text(report: &Report) -> String {
             (number + 1).to_string(),
             bytes(layer.bytes),
             layer.paths.len().to_string(),
-            format!("{} paths", layer.changes_with),
+            match layer.changes_with {
+                1 => "1 path".to_owned(),
+                count => format!("{count} paths"),
+            },
             names(layer),
         ]);
     }

@@ -1,0 +1,71 @@
+//! A disk that is full: writers are told so, readers notice nothing, and room is enough to go on.
+
+use crate::http::Client;
+use crate::samples::{Upload, noise};
+use firn_formats::Sha256;
+use firn_formats::nix::Compression;
+use firn_testkit::TestServer;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A small file system in memory, for as long as this lives. Needs root.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, size: &str) -> Self {
+        std::fs::create_dir_all(at).unwrap();
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(at)
+            .status()
+            .unwrap();
+        assert!(status.success(), "mounting a tmpfs needs root");
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let status = Command::new("umount").arg(&self.0).status();
+        assert!(status.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[test]
+fn a_full_disk_is_507_and_room_is_enough_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = SmallDisk::mount(&folder.path().join("disk"), "48m");
+    let server = TestServer::start_with(|config| config.data = disk.0.join("data"));
+    let admin = Client::new(&server.url(), Some(server.admin_token()));
+    let small = Upload::new("small", &noise(1, 500_000), &[], Compression::Zstd);
+    small.push(&admin).expect(201);
+    let ballast = disk.0.join("ballast");
+    std::fs::write(&ballast, vec![1; 36 << 20]).unwrap();
+
+    let large = Upload::new("large", &noise(2, 16 << 20), &[], Compression::None);
+    let layer = noise(3, 16 << 20);
+    let digest = Sha256::of(&layer).hex();
+    let layer_path = format!("/v2/main/app/blobs/uploads/?digest=sha256:{digest}");
+    for _ in 0..3 {
+        let full = admin.put(&large.nar_path(), &large.file).expect(507);
+        assert!(full.text().contains("storage is full"), "{}", full.text());
+        admin.head(&large.nar_path()).expect(404);
+        admin.send("POST", &layer_path, &[], &layer).expect(507);
+        admin
+            .head(&format!("/v2/main/app/blobs/sha256:{digest}"))
+            .expect(404);
+        let nar = admin.get(&small.nar_path()).expect(200);
+        assert_eq!(zstd::stream::decode_all(&nar.body[..]).unwrap(), small.nar);
+        admin.get("/readyz").expect(200);
+    }
+
+    std::fs::remove_file(&ballast).unwrap();
+    large.push(&admin).expect(201);
+    assert_eq!(admin.get(&large.nar_path()).expect(200).body, large.nar);
+    admin.send("POST", &layer_path, &[], &layer).expect(201);
+    let url = format!("/v2/main/app/blobs/sha256:{digest}");
+    assert!(admin.get(&url).expect(200).body == layer);
+    // The server stops before its disk goes.
+    drop(server);
+    drop(disk);
+}
