@@ -10,9 +10,14 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Most slices one `pwritev` takes (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
+/// How often the folder's lock is asked for …
+const LOCK_TRIES: u32 = 40;
+/// … and how long is waited in between.
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
 /// A folder of immutable files.
 #[derive(Debug)]
@@ -48,7 +53,8 @@ impl Folder {
         StoreError::io(self.path(key), source)
     }
 
-    /// Takes the folder for this process.
+    /// Takes the folder for this process. One that just ends, or a child of this one between its fork and
+    /// its exec, may hold the lock for a moment more: that is waited for, a second at most.
     pub(crate) fn lock(&self) -> Result<LockFile, StoreError> {
         let path = self.path("lock");
         let file = OpenOptions::new()
@@ -58,11 +64,14 @@ impl Folder {
             .mode(0o600)
             .open(&path)
             .map_err(|error| StoreError::io(&path, error))?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(LockFile { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked(self.root.clone())),
-            Err(error) => Err(StoreError::io(path, error.into())),
+        for _ in 0..LOCK_TRIES {
+            match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(LockFile { _file: file }),
+                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+                Err(error) => return Err(StoreError::io(path, error.into())),
+            }
         }
+        Err(StoreError::Locked(self.root.clone()))
     }
 
     /// Makes an empty file with mode 0600 if there is none, for a database that would choose a wider one.
