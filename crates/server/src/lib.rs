@@ -21,4 +21,4 @@ mod welcome;
 
 pub use config::Config;
 pub use firn_store::{RebuildReport, StoreError};
-pub use running::{Running, StartError, rebuild, start, welcome};
+pub use running::{Running, StartError, StopSignals, rebuild, start, welcome};

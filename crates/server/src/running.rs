@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -46,6 +47,12 @@ pub struct Running {
     address: SocketAddr,
     /// Present until stopped.
     parts: Option<Parts>,
+}
+
+/// The signals that stop a server, caught.
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 struct Parts {
@@ -156,25 +163,33 @@ impl Running {
         &self.app.services
     }
 
-    /// Waits for SIGTERM or SIGINT, then stops.
+    /// From here on SIGTERM and SIGINT end nothing by themselves: [`Running::run_until`] answers them. To be
+    /// called before anybody is told that the server runs, since they may stop it at once.
     ///
     /// # Errors
-    /// If signals cannot be waited for, or the store does not close.
-    pub fn run_until_signal(mut self) -> Result<(), StartError> {
+    /// If signals cannot be waited for.
+    pub fn catch_signals(&self) -> Result<StopSignals, StartError> {
+        // Registering needs the runtime's driver.
+        let _inside = self.parts.as_ref().map(|parts| parts.runtime.enter());
+        let catch = |kind| signal(kind).map_err(StartError::Signals);
+        Ok(StopSignals {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one of the signals, then stops.
+    ///
+    /// # Errors
+    /// If the store does not close.
+    pub fn run_until(mut self, mut signals: StopSignals) -> Result<(), StartError> {
         if let Some(parts) = &self.parts {
-            parts
-                .runtime
-                .block_on(async {
-                    use tokio::signal::unix::{SignalKind, signal};
-                    let mut terminate = signal(SignalKind::terminate())?;
-                    let mut interrupt = signal(SignalKind::interrupt())?;
-                    tokio::select! {
-                        _ = terminate.recv() => {}
-                        _ = interrupt.recv() => {}
-                    }
-                    Ok(())
-                })
-                .map_err(StartError::Signals)?;
+            parts.runtime.block_on(async {
+                tokio::select! {
+                    _ = signals.terminate.recv() => {}
+                    _ = signals.interrupt.recv() => {}
+                }
+            });
         }
         tracing::info!("stopping");
         self.drain()

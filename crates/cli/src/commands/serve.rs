@@ -64,6 +64,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Outcome {
         config.public_url = args.public_url;
     }
     let server = firn_server::start(config).map_err(failure)?;
+    let signals = server.catch_signals().map_err(failure)?;
     let mut stdout = std::io::stdout().lock();
     // Whoever started the server may not read on; that is no reason not to serve.
     let _written = if global.json {
@@ -83,7 +84,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Outcome {
     };
     let _flushed = stdout.flush();
     drop(stdout);
-    server.run_until_signal().map_err(failure)
+    server.run_until(signals).map_err(failure)
 }
 
 /// Says what runs, where, and how it ends.
