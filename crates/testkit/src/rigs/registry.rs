@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const START_SECONDS_MAX: u64 = 20;
+const START_SECONDS_MAX: u64 = 60;
 
 /// A running registry with nothing in it; ends with this value.
 pub struct Registry {

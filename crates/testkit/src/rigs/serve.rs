@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-const START_SECONDS_MAX: u64 = 30;
+const START_SECONDS_MAX: u64 = 60;
 
 /// `firn serve` on a port of loopback that the kernel chose.
 pub struct Server {

@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const START_SECONDS_MAX: u64 = 20;
+const START_SECONDS_MAX: u64 = 60;
 const MAKE_CERTIFICATES: &str = r#"
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
   -keyout authority.key -out authority.pem -subj "/CN=an authority of a test" \
