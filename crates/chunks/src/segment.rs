@@ -14,14 +14,21 @@
 //!          chunk list bytes
 //! 4 entry  cache text, kind u16, key text, value bytes, count u32, count × list id [32],
 //!          sequence u64, at i64, deleted u8
+//!
+//! 0x8001 covers     dropped u8, count u32, count × text
+//! 0x8002 signature  key name text, ed25519 signature [64]
 //! ```
 //! Integers are little-endian; times are seconds since 1970. A record whose type has the
 //! highest bit set may be skipped by a reader that does not know it.
+//!
+//! A signature stands alone in the last section, and is over the text
+//! `firn-segment-1;<BLAKE3, in hexadecimal, of all bytes before that section>`.
 
 mod codec;
 
 use crate::{ChunkList, pack::Placed};
-use codec::Reader;
+use codec::{Item, Reader};
+use firn_formats::nix::{PublicKey, SecretKey, Signature};
 use zstd::zstd_safe::{self, CCtx, DCtx};
 
 const MAGIC: &[u8; 8] = b"FIRNSEGM";
@@ -94,17 +101,71 @@ pub struct BlobRecord {
     pub zstd_length: u64,
 }
 
+/// Names of the segments that a segment replaces in a store without a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Covers {
+    /// Their names, as the store's place gives them.
+    pub segments: Vec<String>,
+    /// Something they told was left out: who took them in has to forget it.
+    pub dropped: bool,
+}
+
+/// A signature of a segment, over its bytes before the section that holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    signature: Signature,
+    fingerprint: String,
+}
+
+impl Signed {
+    /// The name of the key; anybody may claim any.
+    pub fn key_name(&self) -> &str {
+        &self.signature.key_name
+    }
+
+    /// Whether the key made it.
+    pub fn by(&self, key: &PublicKey) -> bool {
+        key.verify(&self.fingerprint, &self.signature)
+    }
+}
+
+/// What a segment says of itself, beside its records.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct Preamble<'a> {
+    pub writer: &'a str,
+    /// Seconds since 1970.
+    pub at: i64,
+    pub covers: &'a [Covers],
+    /// Signs it.
+    pub key: Option<&'a SecretKey>,
+}
+
 /// Writes a whole segment: header with version, flags, writer and time; zstd-compressed records; checksum.
 /// What takes more than 2 GiB uncompressed is not read back: write several (100,000 frames are 6.4 MB).
 pub fn encode(writer: &str, at: i64, records: &[Record]) -> Vec<u8> {
+    let preamble = Preamble {
+        writer,
+        at,
+        covers: &[],
+        key: None,
+    };
+    encode_with(&preamble, records)
+}
+
+/// As [`encode`], for a store without a server.
+pub fn encode_with(preamble: &Preamble<'_>, records: &[Record]) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&0u16.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&at.to_le_bytes());
-    codec::put_bytes(&mut out, writer.as_bytes());
+    out.extend_from_slice(&preamble.at.to_le_bytes());
+    codec::put_bytes(&mut out, preamble.writer.as_bytes());
     let mut context = CCtx::create();
     let (mut section, mut frame) = (Vec::new(), Vec::new());
+    for covers in preamble.covers {
+        codec::put_covers(&mut section, covers);
+    }
     for record in records {
         codec::put_record(&mut section, record);
         if section.len() >= SECTION_BYTES_TARGET {
@@ -115,9 +176,19 @@ pub fn encode(writer: &str, at: i64, records: &[Record]) -> Vec<u8> {
     if !section.is_empty() {
         put_section(&mut context, &mut frame, &section, &mut out);
     }
+    if let Some(key) = preamble.key {
+        section.clear();
+        codec::put_signature(&mut section, &key.sign(&fingerprint(&out)));
+        put_section(&mut context, &mut frame, &section, &mut out);
+    }
     let checksum = blake3::hash(&out);
     out.extend_from_slice(checksum.as_bytes());
     out
+}
+
+/// What is signed. The prefix keeps it apart from whatever else the key may sign.
+fn fingerprint(before: &[u8]) -> String {
+    format!("firn-segment-1;{}", blake3::hash(before).to_hex())
 }
 
 fn put_section(context: &mut CCtx<'_>, frame: &mut Vec<u8>, section: &[u8], out: &mut Vec<u8>) {
@@ -139,6 +210,9 @@ pub struct Segment {
     pub writer: String,
     pub at: i64,
     pub records: Vec<Record>,
+    pub covers: Vec<Covers>,
+    /// Not verified: [`Signed::by`] does that.
+    pub signed: Option<Signed>,
 }
 
 /// Reads a segment.
@@ -164,21 +238,30 @@ pub fn decode(bytes: &[u8]) -> Result<Segment, SegmentError> {
     if u16::from_le_bytes(reader.array()?) & !FLAGS_KNOWN != 0 || reader.u32()? != 0 {
         return Err(SegmentError::new("it has flags that are not known"));
     }
-    let at = reader.i64()?;
-    let writer = reader.text()?;
-    let records = read_sections(&mut reader)?;
-    Ok(Segment {
-        writer,
-        at,
-        records,
-    })
+    let mut segment = Segment {
+        at: reader.i64()?,
+        writer: reader.text()?,
+        records: Vec::new(),
+        covers: Vec::new(),
+        signed: None,
+    };
+    read_sections(covered, &mut reader, &mut segment)?;
+    Ok(segment)
 }
 
-fn read_sections(reader: &mut Reader<'_>) -> Result<Vec<Record>, SegmentError> {
+fn read_sections(
+    covered: &[u8],
+    reader: &mut Reader<'_>,
+    segment: &mut Segment,
+) -> Result<(), SegmentError> {
     let mut context = DCtx::create();
-    let (mut records, mut section) = (Vec::new(), Vec::new());
+    let mut section = Vec::new();
     let mut budget = SEGMENT_BYTES_MAX;
     while !reader.at_end() {
+        if segment.signed.is_some() {
+            return Err(SegmentError::new("something follows its signature"));
+        }
+        let before = covered.len() - reader.remaining();
         let raw_length = reader.u32()? as usize;
         let frame = reader.bytes()?;
         if raw_length > SECTION_BYTES_MAX || raw_length > budget {
@@ -194,12 +277,33 @@ fn read_sections(reader: &mut Reader<'_>) -> Result<Vec<Record>, SegmentError> {
         if context.decompress(&mut section, frame) != Ok(raw_length) {
             return Err(SegmentError::new("a section does not decompress"));
         }
-        let mut reader = Reader::new(&section);
-        while !reader.at_end() {
-            records.extend(reader.record()?);
-        }
+        read_section(&section, covered.get(..before).unwrap_or_default(), segment)?;
     }
-    Ok(records)
+    Ok(())
+}
+
+/// `before` is all that stands before the section in the segment.
+fn read_section(section: &[u8], before: &[u8], segment: &mut Segment) -> Result<(), SegmentError> {
+    let mut reader = Reader::new(section);
+    let mut items = 0usize;
+    while !reader.at_end() {
+        match reader.item()? {
+            Item::Record(record) => segment.records.push(record),
+            Item::Covers(covers) => segment.covers.push(covers),
+            Item::Signature(signature) => {
+                if items > 0 || !reader.at_end() {
+                    return Err(SegmentError::new("its signature does not stand alone"));
+                }
+                segment.signed = Some(Signed {
+                    signature,
+                    fingerprint: fingerprint(before),
+                });
+            }
+            Item::Unknown => {}
+        }
+        items += 1;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

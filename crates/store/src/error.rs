@@ -3,6 +3,7 @@
 use firn_chunks::ChunkId;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What goes wrong in a store.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,22 @@ pub enum StoreError {
     Format(#[from] firn_chunks::chunker::FormatError),
     #[error("reading the upload failed")]
     Upload(#[source] io::Error),
+    #[error("{location}: {what}")]
+    Backend {
+        location: String,
+        /// What was tried.
+        what: String,
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("{0} does not let anything be deleted")]
+    Undeletable(String),
+    #[error("{0} is the data folder of a Firn server: name the server, or another folder")]
+    ServerFolder(PathBuf),
+    #[error(
+        "the run took more than half a day, so what it uploaded first may be gone: run it again"
+    )]
+    RunTooLong,
 }
 
 impl StoreError {
@@ -83,6 +100,18 @@ impl StoreError {
             Self::Damaged(what) => Self::Damaged(what.clone()),
             Self::Format(source) => Self::Format(source.clone()),
             Self::Upload(source) => Self::Upload(copy(source)),
+            Self::Backend {
+                location,
+                what,
+                source,
+            } => Self::Backend {
+                location: location.clone(),
+                what: what.clone(),
+                source: source.clone(),
+            },
+            Self::Undeletable(location) => Self::Undeletable(location.clone()),
+            Self::ServerFolder(path) => Self::ServerFolder(path.clone()),
+            Self::RunTooLong => Self::RunTooLong,
         }
     }
 }

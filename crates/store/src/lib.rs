@@ -5,12 +5,13 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `files` | the folder as a backend of immutable files; nothing else touches the file system |
+//! | `files` | the folder as a backend of immutable files; of a server's store nothing else touches the file system |
 //! | `layout` | names in the folder, its version |
 //! | `db` | the database: writer thread, readers, one module a kind of row |
 //! | `packs` | appends frames, many callers a sync |
 //! | `read` | where a blob's frames lie, and reading them |
 //! | `verifier`, `ingest` | hashing blobs, from frames and from streams |
+//! | `shared` | a store without a server: in a folder, a bucket or a registry |
 //! | `segments`, `rebuild` | the index beside the database, and the database from the index |
 
 mod codec;
@@ -24,6 +25,7 @@ mod packs;
 mod read;
 mod rebuild;
 mod segments;
+pub mod shared;
 mod store;
 mod types;
 mod verifier;

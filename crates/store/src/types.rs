@@ -70,6 +70,10 @@ pub enum EntryKind {
     NarFile = 14,
     /// An issued token's public face, by its id.
     Token = 15,
+    /// What a CI job saved under a key.
+    CiKey = 16,
+    /// A pack that a collector found named by no segment, by its name; in a store without a server.
+    PackMark = 17,
 }
 
 /// An entry that is visible.

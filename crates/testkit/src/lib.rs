@@ -2,5 +2,6 @@
 
 pub mod rigs;
 pub mod server;
+pub mod shared_store;
 
 pub use server::TestServer;

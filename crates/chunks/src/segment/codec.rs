@@ -1,10 +1,11 @@
 //! Records to bytes and back.
 
-use super::{BlobRecord, Record, SegmentError};
+use super::{BlobRecord, Covers, Record, SegmentError};
 use crate::{
     ChunkList,
     pack::{ENTRY_BYTES, Placed},
 };
+use firn_formats::nix::{Signature, signature::is_valid_key_name};
 
 /// Set in a record's type where readers that do not know it may go on.
 pub(super) const SKIPPABLE: u16 = 1 << 15;
@@ -13,6 +14,17 @@ const CACHE: u16 = 1;
 const PACK: u16 = 2;
 const BLOB: u16 = 3;
 const ENTRY: u16 = 4;
+const COVERS: u16 = SKIPPABLE | 1;
+const SIGNATURE: u16 = SKIPPABLE | 2;
+
+/// What a section holds one after the other.
+pub(super) enum Item {
+    Record(Record),
+    Covers(Covers),
+    Signature(Signature),
+    /// Of a type that is not known and may be skipped.
+    Unknown,
+}
 
 pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
@@ -77,9 +89,33 @@ pub(super) fn put_record(out: &mut Vec<u8>, record: &Record) {
             ENTRY
         }
     };
+    close(out, start, kind);
+}
+
+/// Fills in the type and length of the record that begins at `start`.
+fn close(out: &mut [u8], start: usize, kind: u16) {
     let length = (out.len() - start - 6) as u32;
     out[start..start + 2].copy_from_slice(&kind.to_le_bytes());
     out[start + 2..start + 6].copy_from_slice(&length.to_le_bytes());
+}
+
+pub(super) fn put_covers(out: &mut Vec<u8>, covers: &Covers) {
+    let start = out.len();
+    out.extend_from_slice(&[0; 6]);
+    out.push(u8::from(covers.dropped));
+    out.extend_from_slice(&(covers.segments.len() as u32).to_le_bytes());
+    for segment in &covers.segments {
+        put_bytes(out, segment.as_bytes());
+    }
+    close(out, start, COVERS);
+}
+
+pub(super) fn put_signature(out: &mut Vec<u8>, signature: &Signature) {
+    let start = out.len();
+    out.extend_from_slice(&[0; 6]);
+    put_bytes(out, signature.key_name.as_bytes());
+    out.extend_from_slice(&signature.bytes);
+    close(out, start, SIGNATURE);
 }
 
 fn put_blob(out: &mut Vec<u8>, blob: &BlobRecord) {
@@ -103,6 +139,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn at_end(&self) -> bool {
         self.rest.is_empty()
+    }
+
+    /// Bytes that are left.
+    pub(super) fn remaining(&self) -> usize {
+        self.rest.len()
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], SegmentError> {
@@ -165,20 +206,22 @@ impl<'a> Reader<'a> {
         Ok(self.take(length)?.as_chunks().0)
     }
 
-    /// The next record; `None` if it is of an unknown type and may be skipped.
-    pub(super) fn record(&mut self) -> Result<Option<Record>, SegmentError> {
+    /// The next record.
+    pub(super) fn item(&mut self) -> Result<Item, SegmentError> {
         let kind = self.u16()?;
         let mut payload = Reader::new(self.bytes()?);
-        let record = match kind {
-            CACHE => payload.cache()?,
-            PACK => payload.pack()?,
-            BLOB => payload.blob()?,
-            ENTRY => payload.entry()?,
-            _ if kind & SKIPPABLE != 0 => return Ok(None),
+        let item = match kind {
+            CACHE => Item::Record(payload.cache()?),
+            PACK => Item::Record(payload.pack()?),
+            BLOB => Item::Record(payload.blob()?),
+            ENTRY => Item::Record(payload.entry()?),
+            COVERS => Item::Covers(payload.covers()?),
+            SIGNATURE => Item::Signature(payload.signature()?),
+            _ if kind & SKIPPABLE != 0 => return Ok(Item::Unknown),
             _ => return Err(SegmentError(format!("record type {kind} is not known"))),
         };
         match payload.at_end() {
-            true => Ok(Some(record)),
+            true => Ok(item),
             false => Err(SegmentError::new("a record is longer than its fields")),
         }
     }
@@ -232,6 +275,24 @@ impl<'a> Reader<'a> {
             sequence: self.u64()?,
             at: self.i64()?,
             deleted: self.bool()?,
+        })
+    }
+
+    fn covers(&mut self) -> Result<Covers, SegmentError> {
+        let dropped = self.bool()?;
+        let count = self.u32()?;
+        let segments = (0..count).map(|_| self.text()).collect::<Result<_, _>>()?;
+        Ok(Covers { segments, dropped })
+    }
+
+    fn signature(&mut self) -> Result<Signature, SegmentError> {
+        let key_name = self.text()?;
+        if !is_valid_key_name(&key_name) {
+            return Err(SegmentError::new("a key's name is not one"));
+        }
+        Ok(Signature {
+            key_name,
+            bytes: self.array()?,
         })
     }
 }

@@ -172,7 +172,8 @@ proptest! {
     #[test]
     fn round_trip(writer in ".{0,20}", at: i64, records in prop::collection::vec(record(), 0..6)) {
         let decoded = decode(&encode(&writer, at, &records)).unwrap();
-        prop_assert_eq!(decoded, Segment { writer, at, records });
+        let (covers, signed) = (Vec::new(), None);
+        prop_assert_eq!(decoded, Segment { writer, at, records, covers, signed });
     }
 
     #[test]
@@ -194,5 +195,78 @@ proptest! {
         let at = at % section.len();
         section[at] = value;
         let _ = decode(&segment_of(&section));
+    }
+}
+
+fn signing(covers: &[Covers], key: Option<&SecretKey>, records: &[Record]) -> Vec<u8> {
+    let preamble = Preamble {
+        writer: "w",
+        at: 1,
+        covers,
+        key,
+    };
+    encode_with(&preamble, records)
+}
+
+#[test]
+fn a_segment_tells_what_it_covers_and_who_signed_it() {
+    let covers = [
+        Covers {
+            segments: vec!["a".into(), "b".into()],
+            dropped: false,
+        },
+        Covers {
+            segments: vec!["c".into()],
+            dropped: true,
+        },
+    ];
+    let (key, other) = (
+        SecretKey::from_seed("k-1", [1; 32]),
+        SecretKey::from_seed("k-1", [2; 32]),
+    );
+    let signed = decode(&signing(&covers, Some(&key), &[])).unwrap();
+    assert_eq!(signed.covers, covers);
+    let signature = signed.signed.unwrap();
+    assert_eq!(signature.key_name(), "k-1");
+    assert!(signature.by(&key.public()) && !signature.by(&other.public()));
+    let unsigned = decode(&signing(&covers, None, &[])).unwrap();
+    assert_eq!((unsigned.covers, unsigned.signed), (covers.to_vec(), None));
+}
+
+/// With the checksum made right again, the signature still is not.
+#[test]
+fn a_changed_byte_before_the_signature_is_noticed() {
+    let key = SecretKey::from_seed("k-1", [1; 32]);
+    let good = signing(&[], Some(&key), &[]);
+    let section = encode("w", 1, &[]).len() - 32;
+    for at in 0..section {
+        let mut changed = good[..good.len() - 32].to_vec();
+        changed[at] ^= 1;
+        if let Ok(segment) = decode(&seal(changed)) {
+            assert!(!segment.signed.unwrap().by(&key.public()), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn nothing_unsigned_hides_beside_or_after_a_signature() {
+    let key = SecretKey::from_seed("k-1", [1; 32]);
+    let mut follows = signing(&[], Some(&key), &[]);
+    follows.truncate(follows.len() - 32);
+    let mut beside = Vec::new();
+    let covers = Covers::default();
+    codec::put_covers(&mut beside, &covers);
+    put_section(&mut CCtx::create(), &mut Vec::new(), &beside, &mut follows);
+    let refused = decode(&seal(follows)).unwrap_err();
+    assert_eq!(refused.0, "something follows its signature", "after it");
+    let signature = key.sign("anything");
+    let mut before = beside.clone();
+    codec::put_signature(&mut before, &signature);
+    let mut after = Vec::new();
+    codec::put_signature(&mut after, &signature);
+    codec::put_covers(&mut after, &covers);
+    for section in [before, after] {
+        let refused = decode(&segment_of(&section)).unwrap_err();
+        assert_eq!(refused.0, "its signature does not stand alone");
     }
 }

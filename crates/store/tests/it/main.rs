@@ -11,4 +11,5 @@ mod ingest;
 mod ranges;
 mod rebuild;
 mod sessions;
+mod shared;
 mod support;

@@ -10,13 +10,17 @@
     reason = "a rig that cannot do its work fails its test"
 )]
 
+pub mod agent;
 pub mod closure;
 pub mod docker;
+pub mod ghcr;
+pub mod machine;
 pub mod nix;
 pub mod podman;
 pub mod program;
 pub mod proxy;
 pub mod registry;
+pub mod s3;
 pub mod serve;
 pub mod skopeo;
 pub mod tls;

@@ -11,14 +11,23 @@ const START_SECONDS_MAX: u64 = 60;
 
 /// A running registry with nothing in it; ends with this value.
 pub struct Registry {
-    _folder: TempDir,
+    folder: TempDir,
     address: String,
     process: Child,
 }
 
 impl Registry {
-    /// Starts one on a port of loopback.
+    /// Starts one on a port of loopback. It deletes nothing, as it comes.
     pub fn start() -> Self {
+        Self::configured(false)
+    }
+
+    /// Starts one that deletes manifests when it is asked to.
+    pub fn with_deletion() -> Self {
+        Self::configured(true)
+    }
+
+    fn configured(deletes: bool) -> Self {
         let folder = tempfile::tempdir().expect("cannot make a temporary folder");
         // It cannot be given port 0, so it takes one that was free a moment ago.
         let address = TcpListener::bind("127.0.0.1:0")
@@ -26,8 +35,8 @@ impl Registry {
             .expect("a free port")
             .to_string();
         let configuration = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    \
-             rootdirectory: {}\nhttp:\n  addr: {address}\n",
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  delete:\n    enabled: {deletes}\n  \
+             filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
             folder.path().join("data").display()
         );
         let file = folder.path().join("config.yml");
@@ -51,10 +60,22 @@ impl Registry {
             std::thread::sleep(Duration::from_millis(20));
         }
         Self {
-            _folder: folder,
+            folder,
             address,
             process,
         }
+    }
+
+    /// Changes a byte of a blob, given its SHA-256 in hexadecimal.
+    pub fn damage_blob(&self, sha256: &str) {
+        let blobs = "data/docker/registry/v2/blobs/sha256";
+        let shelf = sha256.get(..2).unwrap_or_default();
+        let file = self.folder.path().join(blobs).join(shelf);
+        let file = file.join(sha256).join("data");
+        let mut bytes = std::fs::read(&file).expect("the registry has the blob");
+        let byte = bytes.first_mut().expect("it is not empty");
+        *byte = !*byte;
+        std::fs::write(&file, bytes).expect("cannot write the blob");
     }
 
     /// `127.0.0.1:PORT`, as image names begin.

@@ -167,7 +167,7 @@ fn spawn(binary: &Path, data: &Path, listen: &str) -> (Child, String) {
 pub struct User {
     binary: PathBuf,
     home: TempDir,
-    server: String,
+    server: Option<String>,
     token: Option<String>,
 }
 
@@ -182,8 +182,18 @@ impl User {
         Self {
             binary: server.binary.clone(),
             home: tempfile::tempdir().expect("cannot make a temporary folder"),
-            server: server.url(),
+            server: Some(server.url()),
             token,
+        }
+    }
+
+    /// Somebody with an empty home and no server, as a CI job. `binary` is `env!("CARGO_BIN_EXE_firn")`.
+    pub fn alone(binary: &str) -> Self {
+        Self {
+            binary: binary.into(),
+            home: tempfile::tempdir().expect("cannot make a temporary folder"),
+            server: None,
+            token: None,
         }
     }
 
@@ -215,7 +225,9 @@ impl User {
     /// `firn` that knows server and token by its environment.
     pub fn command(&self) -> Command {
         let mut command = self.bare_command();
-        command.env("FIRN_SERVER", &self.server);
+        if let Some(server) = &self.server {
+            command.env("FIRN_SERVER", server);
+        }
         if let Some(token) = &self.token {
             command.env("FIRN_TOKEN", token);
         }
