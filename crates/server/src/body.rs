@@ -23,6 +23,8 @@ pub(crate) enum BodyError {
     Short,
     #[error("a worker failed")]
     Worker(#[from] tokio::task::JoinError),
+    #[error("the source of the bytes failed")]
+    Source(#[from] std::io::Error),
     #[error("a page failed")]
     Page(#[from] axum::Error),
 }
@@ -215,7 +217,8 @@ impl MadeBody {
                 Some(Ok(Frame::data(block)))
             }
             Some(Err(error)) => {
-                tracing::error!(%error, "a response breaks off; the connection is reset");
+                tracing::error!(%error, source = ?std::error::Error::source(&error),
+                    "a response breaks off; the connection is reset");
                 Some(Err(error))
             }
             None if self.remaining.is_some_and(|remaining| remaining > 0) => {

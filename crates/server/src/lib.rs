@@ -10,6 +10,7 @@ mod body;
 pub mod config;
 mod listen;
 pub mod logging;
+pub mod loopback;
 mod metrics;
 mod nix;
 mod operations;

@@ -1,10 +1,13 @@
 //! Connections: accepted, given limits, drained at the end.
 
-use crate::app::Doors;
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -44,13 +47,18 @@ fn prepare(stream: &TcpStream) {
 }
 
 /// Accepts until told to stop, then lets requests under way end for at most `drain`.
-pub(crate) async fn serve(
+pub(crate) async fn serve<H, F, B>(
     listener: TcpListener,
-    doors: Doors,
+    handle: H,
     connections_max: usize,
     drain: Duration,
     mut stop: oneshot::Receiver<()>,
-) {
+) where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
     let builder = Arc::new(builder());
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(connections_max));
@@ -72,10 +80,8 @@ pub(crate) async fn serve(
             }
         };
         prepare(&stream);
-        let doors = doors.clone();
-        let service = service_fn(move |request| doors.clone().handle(request));
         let connection = builder
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(stream), service_fn(handle.clone()))
             .into_owned();
         let watched = graceful.watch(connection);
         tokio::spawn(async move {

@@ -55,6 +55,26 @@ pub struct StopSignals {
     interrupt: Signal,
 }
 
+impl StopSignals {
+    /// From here on SIGTERM and SIGINT end nothing by themselves. To be called inside a runtime: registering
+    /// needs its driver.
+    pub(crate) fn catch() -> Result<Self, StartError> {
+        let catch = |kind| signal(kind).map_err(StartError::Signals);
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one of them.
+    pub(crate) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 struct Parts {
     runtime: Runtime,
     stop: oneshot::Sender<()>,
@@ -90,9 +110,10 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     };
     let app = Arc::new(App::new(services, config, url));
     let (stop, stopped) = oneshot::channel();
+    let doors = Doors::new(app.clone());
     let serving = runtime.spawn(listen::serve(
         listener,
-        Doors::new(app.clone()),
+        move |request| doors.clone().handle(request),
         app.config.connections_max,
         Duration::from_secs(app.config.drain_seconds),
         stopped,
@@ -178,13 +199,8 @@ impl Running {
     /// # Errors
     /// If signals cannot be waited for.
     pub fn catch_signals(&self) -> Result<StopSignals, StartError> {
-        // Registering needs the runtime's driver.
         let _inside = self.parts.as_ref().map(|parts| parts.runtime.enter());
-        let catch = |kind| signal(kind).map_err(StartError::Signals);
-        Ok(StopSignals {
-            terminate: catch(SignalKind::terminate())?,
-            interrupt: catch(SignalKind::interrupt())?,
-        })
+        StopSignals::catch()
     }
 
     /// Waits for one of the signals, then stops.
@@ -193,12 +209,7 @@ impl Running {
     /// If the store does not close.
     pub fn run_until(mut self, mut signals: StopSignals) -> Result<(), StartError> {
         if let Some(parts) = &self.parts {
-            parts.runtime.block_on(async {
-                tokio::select! {
-                    _ = signals.terminate.recv() => {}
-                    _ = signals.interrupt.recv() => {}
-                }
-            });
+            parts.runtime.block_on(signals.wait());
         }
         tracing::info!("stopping");
         self.drain()
