@@ -64,6 +64,17 @@ impl Global {
         }
     }
 
+    /// The server that was named, on the command line or by the environment.
+    pub(crate) fn server_given(&self) -> Option<Outcome<ServerUrl>> {
+        let text = self.server.as_deref()?;
+        Some(ServerUrl::parse(text).map_err(Into::into))
+    }
+
+    /// Whether the command line names a server, and not only the environment.
+    pub(crate) fn server_is_on_command_line(&self) -> bool {
+        self.server.is_some() && std::env::var("FIRN_SERVER").ok() != self.server
+    }
+
     /// The token for a server: the environment's, a kept one, or, on the server's own machine and
     /// where no server was named, the admin's.
     pub(crate) fn token(&self, server: &ServerUrl) -> Outcome<Option<String>> {

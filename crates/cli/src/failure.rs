@@ -29,6 +29,16 @@ impl Failure {
         Self::new(chain(error))
     }
 
+    /// What went wrong, in one line.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do about it.
+    pub(crate) fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
     pub(crate) fn print(&self) {
         eprintln!("error: {}", self.message);
         for hint in &self.hints {

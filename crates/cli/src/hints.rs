@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use firn_client::ClientError;
 use firn_formats::push::ApiErrorCode;
+use firn_server::StoreError;
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
@@ -45,6 +46,10 @@ fn hints(error: &ClientError) -> Vec<String> {
         ClientError::ForeignStore { .. } => {
             "paths of other store folders cannot be substituted by anyone else"
         }
+        ClientError::Location { .. } => {
+            "a store is /FOLDER, ./FOLDER, s3://BUCKET/PREFIX or oci://REGISTRY/NAME"
+        }
+        ClientError::Store(error) => return store(error),
         ClientError::Url(_) => "a URL looks like https://cache.example.org or 127.0.0.1:8484",
         ClientError::Compression { .. } => {
             "zstd, xz and none can be unpacked; Nix itself knows the others"
@@ -58,11 +63,35 @@ fn hints(error: &ClientError) -> Vec<String> {
     vec![text.to_owned()]
 }
 
+/// A store without a server.
+fn store(error: &StoreError) -> Vec<String> {
+    let text = match error {
+        StoreError::Backend { source, .. } => {
+            // A registry's refusal has hints of its own.
+            return source
+                .downcast_ref::<ClientError>()
+                .map(hints)
+                .unwrap_or_default();
+        }
+        StoreError::ServerFolder(_) => "--server URL speaks to the server of that folder",
+        StoreError::Full(_) => "XDG_CACHE_HOME can name a folder with more space",
+        StoreError::Database(_) => {
+            "the index of the store is kept below the user's cache folder and may be deleted"
+        }
+        StoreError::MissingChunks(_) | StoreError::Damaged(_) => {
+            "a second --storage with the same paths is asked for what the first has lost"
+        }
+        _ => return Vec::new(),
+    };
+    vec![text.to_owned()]
+}
+
 fn refused(status: u16, code: Option<ApiErrorCode>, hint: Option<&str>, url: &str) -> Vec<String> {
     if let Some(hint) = hint {
         return vec![hint.to_owned()];
     }
-    let registry = url.contains("/v2/");
+    // A registry, or whoever gives out its tokens.
+    let registry = url.contains("/v2/") || url.contains("scope=repository:");
     let text = match (status, code) {
         (401, _) if registry => {
             "`docker login` keeps credentials for a registry; --dest-creds USER:TOKEN gives them once"

@@ -2,10 +2,12 @@
 
 mod commands;
 mod context;
+mod door;
 mod failure;
 mod hints;
 mod output;
 mod progress;
+mod storage;
 mod units;
 
 use clap::Parser as _;

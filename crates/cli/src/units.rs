@@ -42,6 +42,38 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
 }
 
+/// Seconds as people say them: `0.4 s`, `12 s`, `3 min`, `53 min`, `1 h 5 min`.
+pub(crate) fn duration(seconds: f64) -> String {
+    let rounded = seconds.round() as u64;
+    match rounded {
+        _ if seconds < 9.95 => format!("{seconds:.1} s"),
+        0..120 => format!("{rounded} s"),
+        120..7200 => format!("{} min", (rounded + 30) / 60),
+        _ => format!("{} h {} min", rounded / 3600, rounded % 3600 / 60),
+    }
+}
+
+/// Reads `500`, `64K`, `500M`, `2G`, in powers of 1024.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        other => return Err(format!("unknown unit {other:?}; there are K, M, G and T")),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("{text:?} is no size; write 500M or 2G"))?;
+    number
+        .checked_shl(shift)
+        .filter(|bytes| bytes >> shift == number)
+        .ok_or_else(|| format!("{text:?} is too much"))
+}
+
 /// Reads `K=V`.
 pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -66,6 +98,25 @@ mod tests {
             (2_500_000_000_000, "2.5 TB"),
         ] {
             assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn times_and_sizes_are_said_and_read() {
+        for (seconds, text) in [
+            (0.04, "0.0 s"),
+            (9.9, "9.9 s"),
+            (9.96, "10 s"),
+            (119.0, "119 s"),
+            (3180.0, "53 min"),
+            (7500.0, "2 h 5 min"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
+        assert_eq!(parse_bytes("500M"), Ok(500 << 20));
+        assert_eq!(parse_bytes("2g"), Ok(2 << 30));
+        for bad in ["", "M", "1X", "99999999999T"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
         }
     }
 

@@ -152,6 +152,11 @@ pub(crate) fn cache_home() -> Option<PathBuf> {
     home_dir("XDG_CACHE_HOME", ".cache")
 }
 
+/// `$XDG_STATE_HOME` or `~/.local/state`.
+pub(crate) fn state_home() -> Option<PathBuf> {
+    home_dir("XDG_STATE_HOME", ".local/state")
+}
+
 fn home_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     set(variable)
@@ -187,6 +192,35 @@ struct DockerAuth {
     username: Option<String>,
     password: Option<String>,
     identitytoken: Option<String>,
+}
+
+/// GitHub's registry.
+const GITHUB_REGISTRY: &str = "ghcr.io";
+
+/// Who we are to a registry when nobody has said so: docker's config, then, for GitHub's registry, the token
+/// of the Actions job (`GITHUB_ACTOR` and `GITHUB_TOKEN`).
+pub fn registry_credential(registry: &str) -> Result<Option<Credential>> {
+    match docker_credential(registry)? {
+        Some(credential) => Ok(Some(credential)),
+        None => Ok(github_credential(registry, &|name| {
+            std::env::var(name).ok()
+        })),
+    }
+}
+
+fn github_credential(
+    registry: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Option<Credential> {
+    let set = |name| environment(name).filter(|value| !value.trim().is_empty());
+    if registry != GITHUB_REGISTRY {
+        return None;
+    }
+    Some(Credential::Basic {
+        password: set("GITHUB_TOKEN")?.trim().to_owned(),
+        // It takes any name beside a token.
+        user: set("GITHUB_ACTOR").unwrap_or_else(|| "token".to_owned()),
+    })
 }
 
 /// What docker's or podman's config says of a registry (`host[:port]`), credential helpers asked too.
@@ -330,6 +364,24 @@ mod tests {
             Some(Credential::Token("t".to_owned()))
         );
         assert_eq!(from_docker_config(&config, "other"), None);
+    }
+
+    #[test]
+    fn the_token_of_a_job_goes_to_github_alone() {
+        let job = |name: &str| match name {
+            "GITHUB_ACTOR" => Some("octo".to_owned()),
+            "GITHUB_TOKEN" => Some("ghs_1\n".to_owned()),
+            _ => None,
+        };
+        let expected = Credential::Basic {
+            user: "octo".to_owned(),
+            password: "ghs_1".to_owned(),
+        };
+        assert_eq!(github_credential("ghcr.io", &job), Some(expected));
+        for other in ["docker.io", "ghcr.io.example", "127.0.0.1:5000"] {
+            assert_eq!(github_credential(other, &job), None, "{other}");
+        }
+        assert_eq!(github_credential("ghcr.io", &|_| None), None);
     }
 
     #[test]

@@ -84,6 +84,10 @@ pub enum ClientError {
     Nar(#[from] firn_formats::nix::nar::NarError),
     #[error("{path}: NARs compressed with {compression} cannot be unpacked here")]
     Compression { path: String, compression: String },
+    #[error(transparent)]
+    Store(#[from] firn_store::StoreError),
+    #[error("{text:?}: {what}")]
+    Location { text: String, what: String },
     #[error("{0}")]
     Setting(String),
     #[error("a worker thread ended before its work was done")]

@@ -4,6 +4,7 @@
 //! failures to [`ClientError`].
 
 pub mod api;
+pub mod ci;
 mod command;
 pub mod credentials;
 pub mod error;
@@ -19,5 +20,8 @@ pub mod push;
 pub mod registry;
 pub mod resolve;
 pub mod status;
+pub mod storage;
+pub mod substituter;
+pub mod watch;
 
 pub use error::ClientError;

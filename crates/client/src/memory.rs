@@ -177,6 +177,28 @@ impl Memory {
         PathChunks::decode(&value).filter(|found| found.list.raw_length() == nar_size)
     }
 
+    /// Gives all that is remembered, the oldest first.
+    pub(crate) fn for_each(&self, visit: &mut dyn FnMut(&StorePath, &PathChunks)) {
+        let read = |connection: &Connection| -> rusqlite::Result<()> {
+            let mut all =
+                connection.prepare("SELECT path, value FROM lists ORDER BY stored_at, rowid")?;
+            let mut rows = all.query(())?;
+            while let Some(row) = rows.next()? {
+                let (path, value): (String, Vec<u8>) = (row.get(0)?, row.get(1)?);
+                if let (Ok(path), Some(chunks)) = (
+                    StorePath::parse_base_name(&path),
+                    PathChunks::decode(&value),
+                ) {
+                    visit(&path, &chunks);
+                }
+            }
+            Ok(())
+        };
+        if let Some(Err(error)) = self.connection.as_ref().map(read) {
+            tracing::debug!(%error, "not all that is remembered was read");
+        }
+    }
+
     /// Remembers many in one transaction, and forgets the oldest beyond the bound.
     pub(crate) fn put<'a>(
         &mut self,
@@ -314,6 +336,9 @@ mod tests {
         assert_eq!(memory.get(&path('1'), &hash, 8111), None);
         assert_eq!(memory.get(&path('2'), &hash, 8110), None);
         assert_eq!(memory.get(&path('1'), &Sha256::of(b"two"), 8110), None);
+        let mut seen = Vec::new();
+        memory.for_each(&mut |path, chunks| seen.push((path.clone(), chunks.clone())));
+        assert_eq!(seen, [(path('1'), sample(1))]);
     }
 
     #[test]

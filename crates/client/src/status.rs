@@ -1,11 +1,13 @@
 //! What of a closure is cached.
 
 use crate::{api::Server, error::Result};
+use firn_chunks::ChunkId;
 use firn_formats::{
     admin::{PathStatus, StatusQuery},
     push::PATHS_PER_REQUEST_MAX,
 };
 use firn_image::closure::Closure;
+use firn_store::{EntryKind, shared::SharedStore};
 use serde::Serialize;
 
 /// One path and what the cache knows of it.
@@ -56,6 +58,49 @@ pub fn status(server: &Server, cache: &str, closure: &Closure) -> Result<StatusR
         }
     }
     Ok(report)
+}
+
+/// The same of stores without a server: what any of them has. `stored_bytes` are the frames of a path, those
+/// that it shares with others counted for each.
+pub fn status_of_stores(
+    stores: &[SharedStore],
+    cache: &str,
+    closure: &Closure,
+) -> Result<StatusReport> {
+    let mut report = StatusReport::default();
+    for info in &closure.paths {
+        let hash = info.path.hash().to_string();
+        let mut found = None;
+        for store in stores {
+            if let Some(entry) = store.entry(cache, EntryKind::Narinfo, &hash)? {
+                let mut stored_bytes = 0;
+                for list in &entry.blobs {
+                    stored_bytes += stored_bytes_of(store, list)?;
+                }
+                found = Some(PathStatus {
+                    nar_size: info.nar_size,
+                    stored_bytes,
+                    published_at: entry.at,
+                });
+                break;
+            }
+        }
+        report.add(info.path.absolute(), info.nar_size, found.as_ref());
+    }
+    Ok(report)
+}
+
+fn stored_bytes_of(store: &SharedStore, list: &firn_chunks::ListId) -> Result<u64> {
+    let Some(blob) = store.blob(list)? else {
+        return Ok(0);
+    };
+    let chunks = blob.list.chunks.iter();
+    let ids: Vec<ChunkId> = chunks.map(|chunk| chunk.id).collect();
+    let located = store.locate(&ids)?;
+    let frames = located.into_iter().flatten();
+    Ok(frames
+        .map(|frame| u64::from(frame.placed.record.frame_length))
+        .sum())
 }
 
 impl StatusReport {

@@ -12,9 +12,9 @@ use crate::{
     compose::LayerBlob,
     spec::LayerCompression,
 };
-use firn_chunks::{ChunkList, boundaries};
+use firn_chunks::{ChunkList, boundaries, pack::Placed};
 use firn_formats::{oci::media_type, sha256::Sha256Hasher};
-use std::io;
+use std::{collections::HashSet, io};
 
 /// In which form a layer's tar lies in a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,24 +64,44 @@ pub fn encode_layer(
     match (representation, list) {
         (Representation::Tar, _) => archive.stream(&mut |bytes| out.put(bytes))?,
         (Representation::Gzip, _) => gzip::encode(archive, &mut tar, &mut out)?,
-        (Representation::Zstd, Some(list)) => zstd::encode(archive, list, &mut tar, &mut out)?,
+        (Representation::Zstd, Some(list)) => {
+            zstd::encode(archive, list, &mut tar, &mut out, &mut |_| ())?;
+        }
         (Representation::Zstd, None) => {
             let list = archive.chunk(boundaries::V1, &|_| None)?;
-            zstd::encode(archive, &list, &mut tar, &mut out)?;
+            zstd::encode(archive, &list, &mut tar, &mut out, &mut |_| ())?;
         }
     }
-    let Digested { size, hasher, .. } = out;
-    let digest = hasher.finish();
-    let diff_id = match representation {
-        Representation::Tar => digest,
-        _ => tar.finish(),
-    };
-    Ok(LayerBlob {
-        representation,
-        digest: digest.into(),
-        size,
-        diff_id: diff_id.into(),
-        tar_size: archive.length(),
+    Ok(out.finish(archive, representation, tar))
+}
+
+/// A layer in zstd, and where in its blob the frames of its chunks lie: such a blob can serve as a pack.
+#[derive(Debug, Clone)]
+pub struct PackedLayer {
+    /// The layer.
+    pub blob: LayerBlob,
+    /// Each distinct chunk's first frame, in order.
+    pub frames: Vec<Placed>,
+}
+
+/// Encodes a layer as [`encode_layer`] does in zstd, byte for byte, given its chunk list.
+pub fn encode_packed_layer(
+    archive: &Archive,
+    list: &ChunkList,
+    sink: &mut Sink<'_>,
+) -> Result<PackedLayer, ArchiveError> {
+    let mut out = Digested::new(sink);
+    let mut tar = Sha256Hasher::new();
+    let mut frames = Vec::new();
+    let mut seen = HashSet::new();
+    zstd::encode(archive, list, &mut tar, &mut out, &mut |placed| {
+        if seen.insert(placed.record.id) {
+            frames.push(placed);
+        }
+    })?;
+    Ok(PackedLayer {
+        blob: out.finish(archive, Representation::Zstd, tar),
+        frames,
     })
 }
 
@@ -100,6 +120,27 @@ impl<'a, 'b> Digested<'a, 'b> {
             size: 0,
         }
     }
+    /// The layer that went through; `tar` is the hash of its archive, unless that is what went through.
+    fn finish(
+        self,
+        archive: &Archive,
+        representation: Representation,
+        tar: Sha256Hasher,
+    ) -> LayerBlob {
+        let digest = self.hasher.finish();
+        let diff_id = match representation {
+            Representation::Tar => digest,
+            _ => tar.finish(),
+        };
+        LayerBlob {
+            representation,
+            digest: digest.into(),
+            size: self.size,
+            diff_id: diff_id.into(),
+            tar_size: archive.length(),
+        }
+    }
+
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;

@@ -1,6 +1,9 @@
 //! The commands, one file each.
 
+mod agent;
 mod cache;
+mod ci;
+mod gc;
 mod image;
 mod login;
 mod pull;
@@ -11,6 +14,7 @@ mod stats;
 mod status;
 mod token;
 mod use_cache;
+mod watch_store;
 
 use crate::{context::Global, failure::Outcome};
 use clap::{Parser, Subcommand};
@@ -35,10 +39,17 @@ enum Command {
     Pull(pull::Args),
     /// Configure Nix for a cache: nix.conf and netrc, or a flake's nixConfig
     Use(use_cache::Args),
+    /// Serve stores to the Nix of this machine, fetching only chunks that it has not
+    Agent(agent::Args),
     /// Say what of a closure is cached
     Status(status::Args),
     /// Keep a token for a server
     Login(login::Args),
+    /// Cache a CI job's Nix store without a server
+    #[command(subcommand)]
+    Ci(Box<ci::Command>),
+    /// Send new store paths while work goes on
+    WatchStore(watch_store::Args),
     /// Compose layered images
     #[command(subcommand)]
     Image(Box<image::Command>),
@@ -48,6 +59,8 @@ enum Command {
     /// Manage tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Compact a store without a server, and delete what nothing in it needs
+    Gc(gc::Args),
     /// Show what is stored, and what deduplication saves
     Stats(stats::Args),
     /// Make the database anew from packs and segments; the server must not be running
@@ -57,7 +70,7 @@ enum Command {
 /// Runs the command that was given.
 pub(crate) fn run(cli: Cli) -> Outcome {
     let global = &cli.global;
-    if !matches!(cli.command, Command::Serve(_)) {
+    if !matches!(cli.command, Command::Serve(_) | Command::Agent(_)) {
         log_if_asked();
     }
     match cli.command {
@@ -65,11 +78,15 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Push(args) => push::run(global, &args),
         Command::Pull(args) => pull::run(global, &args),
         Command::Use(args) => use_cache::run(global, &args),
+        Command::Agent(args) => agent::run(global, &args),
         Command::Status(args) => status::run(global, &args),
         Command::Login(args) => login::run(global, &args),
+        Command::Ci(command) => ci::run(global, &command),
+        Command::WatchStore(args) => watch_store::run(global, &args),
         Command::Image(command) => image::run(global, *command),
         Command::Cache(command) => cache::run(global, command),
         Command::Token(command) => token::run(global, command),
+        Command::Gc(args) => gc::run(global, &args),
         Command::Stats(args) => stats::run(global, &args),
         Command::Rebuild(args) => rebuild::run(global, &args),
     }
@@ -149,7 +166,11 @@ mod tests {
             "firn serve --listen 127.0.0.1:0 --data d --public-url https://x --log-format json",
             "firn rebuild --data d",
             "firn push ./result /nix/store/x --json --server http://x --cache acme/web",
+            "firn push ./result --storage /s --dest-creds u:p --upstream-key cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=",
             "firn pull x --to d --public-key a:b --trust",
+            "firn pull x --storage /s --storage oci://ghcr.io/a/b --to d",
+            "firn status ./result --storage s3://b/p",
+            "firn agent --storage /s --storage ./t --server http://x --listen 127.0.0.1:0 --json",
             "firn use main --flake",
             "firn use main --print --server https://x",
             "firn status ./result",
@@ -167,7 +188,14 @@ mod tests {
             "firn token create --cache acme/* --allow pull,push --expires 30d --json",
             "firn token list",
             "firn token revoke x",
+            "firn gc --storage /srv/firn --dry-run --grace 1d --keys-unused-for 30d",
             "firn stats",
+            "firn ci restore --storage /s --key k --key-files **/flake.lock a.nix --restore-key a- --restore-key b",
+            "firn ci restore --storage oci://ghcr.io/a/b --key k --path ~/.cache/nix --path x --json",
+            "firn ci save --deadline 5m --root ./result --upstream-key none",
+            "firn ci summary --json",
+            "firn watch-store --storage /s --include a* --exclude b --max-size 2G",
+            "firn watch-store --hook --queue /q",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(

@@ -4,16 +4,18 @@ use crate::{
     context::Global,
     failure::{Failure, Outcome},
     output::show,
+    storage::{LocalCache, StorageArgs},
     units::bytes,
 };
 use firn_client::{
     ClientError,
     http::ServerUrl,
     nix_config::trusted_keys,
-    pull::{BinaryCache, pull_to_folder, pull_with_nix},
+    pull::{BinaryCache, PullReport, pull_to_folder, pull_with_nix},
     resolve::store_path,
+    storage::StorageLocation,
 };
-use firn_formats::nix::PublicKey;
+use firn_formats::nix::{PublicKey, StorePath};
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
@@ -21,8 +23,10 @@ pub(crate) struct Args {
     /// Store paths
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
+    #[command(flatten)]
+    storage: StorageArgs,
     /// Another binary cache than the server's
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "storage")]
     from: Option<String>,
     /// Unpack into DIR/nix/store instead of the local store; needs no Nix
     #[arg(long, value_name = "DIR")]
@@ -36,6 +40,70 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
+    let paths = args
+        .paths
+        .iter()
+        .map(|path| store_path(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    let stores = match args.from {
+        Some(_) => Vec::new(),
+        None => args.storage.instead_of_server(global)?,
+    };
+    let report = match stores.is_empty() {
+        true => from_cache(global, args, &paths)?,
+        false => from_stores(global, args, &paths, &stores)?,
+    };
+    show(global.json, &report, |report| {
+        match (report.paths_fetched, report.paths_total) {
+            (Some(fetched), Some(total)) => format!(
+                "pulled {fetched} of {total} paths: {} in {:.2} s",
+                bytes(report.bytes_received.unwrap_or_default()),
+                report.seconds
+            ),
+            (Some(fetched), None) => format!(
+                "pulled {fetched} paths: {} in {:.2} s",
+                bytes(report.bytes_received.unwrap_or_default()),
+                report.seconds
+            ),
+            _ => format!("pulled in {:.2} s", report.seconds),
+        }
+    })
+}
+
+/// Through a substituter of this process: what the machine has is not fetched.
+fn from_stores(
+    global: &Global,
+    args: &Args,
+    paths: &[StorePath],
+    locations: &[StorageLocation],
+) -> Outcome<PullReport> {
+    let local = LocalCache::start(global, args.storage.open_all(locations)?)?;
+    let cache = BinaryCache::new(ServerUrl::parse(&local.url)?, None)?;
+    let keys = [local.substituter.public_key()];
+    let pulled = match &args.to {
+        Some(folder) => pull_to_folder(&cache, paths, &keys, folder, &global.progress()),
+        None => pull_with_nix(&cache, paths, &keys, global.json),
+    };
+    let mut report = pulled.map_err(|error| named(error, locations))?;
+    let stats = local.substituter.stats();
+    report.paths_fetched.get_or_insert(stats.nars);
+    report.bytes_received = Some(stats.bytes_fetched);
+    Ok(report)
+}
+
+/// The user knows the stores, not the port between them and us.
+fn named(error: ClientError, locations: &[StorageLocation]) -> Failure {
+    let names: Vec<String> = locations.iter().map(ToString::to_string).collect();
+    match error {
+        ClientError::NotCached { path, .. } => Failure::from(ClientError::NotCached {
+            path,
+            url: names.join(", "),
+        }),
+        error => error.into(),
+    }
+}
+
+fn from_cache(global: &Global, args: &Args, paths: &[StorePath]) -> Outcome<PullReport> {
     let server = global.server_url()?;
     let (url, token) = match &args.from {
         Some(from) => (ServerUrl::parse(from)?, None),
@@ -44,11 +112,6 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
             global.token(&server)?,
         ),
     };
-    let paths = args
-        .paths
-        .iter()
-        .map(|path| store_path(path))
-        .collect::<Result<Vec<_>, _>>()?;
     let mut keys = args
         .public_keys
         .iter()
@@ -64,24 +127,15 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         keys.extend(key.lines().filter_map(|line| PublicKey::parse(line).ok()));
     }
     let cache = BinaryCache::new(url, token)?;
-    let report = match &args.to {
+    match &args.to {
         Some(folder) => {
             keys.extend(trusted_keys());
-            pull_to_folder(&cache, &paths, &keys, folder, &global.progress())?
+            let progress = global.progress();
+            Ok(pull_to_folder(&cache, paths, &keys, folder, &progress)?)
         }
-        None => pull_with_nix(&cache, &paths, &keys, global.json)
-            .map_err(|error| nix_failure(error, keys.is_empty()))?,
-    };
-    show(global.json, &report, |report| {
-        match (report.paths_fetched, report.paths_total) {
-            (Some(fetched), Some(total)) => format!(
-                "pulled {fetched} of {total} paths: {} in {:.2} s",
-                bytes(report.bytes_received.unwrap_or_default()),
-                report.seconds
-            ),
-            _ => format!("pulled in {:.2} s", report.seconds),
-        }
-    })
+        None => pull_with_nix(&cache, paths, &keys, global.json)
+            .map_err(|error| nix_failure(error, keys.is_empty())),
+    }
 }
 
 /// Nix says itself what is wrong, but not how to tell `firn` which key to trust.

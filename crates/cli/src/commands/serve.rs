@@ -31,7 +31,7 @@ pub(crate) struct Args {
 }
 
 /// `ADDR:PORT`, `HOST:PORT` or `:PORT`, which is all addresses.
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let text = match text.strip_prefix(':') {
         Some(port) => format!("0.0.0.0:{port}"),
         None => text.to_owned(),

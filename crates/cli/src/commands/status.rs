@@ -4,25 +4,38 @@ use crate::{
     context::Global,
     failure::Outcome,
     output::{show, table},
+    storage::StorageArgs,
     units::bytes,
 };
-use firn_client::{local_store::LocalStore, resolve::resolve_all, status::status};
+use firn_client::{
+    local_store::LocalStore,
+    resolve::resolve_all,
+    status::{status, status_of_stores},
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Store paths, links to them, or flake installables
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
+    #[command(flatten)]
+    storage: StorageArgs,
     /// List the cached paths too
     #[arg(long)]
     all: bool,
 }
 
 pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
-    let server = global.connect()?;
+    let stores = args.storage.instead_of_server(global)?;
     let roots = resolve_all(&args.paths)?;
     let closure = LocalStore::from_environment().closure(&roots)?;
-    let report = status(&server, &global.cache, &closure)?;
+    let report = match stores.is_empty() {
+        true => status(&global.connect()?, &global.cache, &closure)?,
+        false => {
+            let stores = args.storage.open_all(&stores)?;
+            status_of_stores(&stores, &global.cache, &closure)?
+        }
+    };
     show(global.json, &report, |report| {
         let rows: Vec<Vec<String>> = report
             .paths

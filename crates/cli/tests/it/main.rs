@@ -3,6 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod ci;
+mod ci_action;
+mod ci_hash_files;
+mod ci_registry;
+mod ci_watch;
 mod clients;
 mod crash;
 mod firn_commands;
@@ -12,6 +17,7 @@ mod nix_private;
 mod nix_realisations;
 mod nix_substitute;
 mod nix_upload;
+mod storage;
 mod tls;
 
 use firn_testkit::rigs::serve::Server;

@@ -12,12 +12,12 @@ use count::{Counter, CountingConnector};
 use firn_formats::push::ApiError;
 use std::{
     io::Read,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     sync::{Arc, OnceLock},
     time::Duration,
 };
 use ureq::{
-    Agent, Body, SendBody,
+    Agent, Body, ResponseExt as _, SendBody,
     http::{HeaderMap, Method, Request, Response},
     tls::TlsConfig,
     unversioned::{
@@ -35,7 +35,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Longest `Retry-After` that is obeyed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// A pool of connections. Clones share it and its byte count.
+/// A pool of connections. Clones share it and its counts.
 #[derive(Debug, Clone)]
 pub struct Http {
     connections: usize,
@@ -44,6 +44,7 @@ pub struct Http {
     /// With the machine's roots; made for the first `https` URL.
     trusting: Arc<OnceLock<Agent>>,
     counter: Counter,
+    requests: Arc<AtomicU64>,
     answered: Arc<AtomicBool>,
 }
 
@@ -92,6 +93,11 @@ impl<'a> Call<'a> {
         self.header("Content-Type", media_type)
     }
 
+    /// Where it goes.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     fn request<B>(&self, body: B) -> Result<Request<B>> {
         let mut builder = Request::builder().method(&self.method).uri(&self.url);
         if let Some(value) = self.authorization {
@@ -117,6 +123,17 @@ impl Answer {
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         self.response.status().as_u16()
+    }
+
+    /// Where it was asked for.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// How long the other side wants to be left alone; at most a minute.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let seconds = self.header("Retry-After")?.trim().parse().ok()?;
+        Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
     }
 
     /// A header's text.
@@ -244,6 +261,7 @@ fn reason(status: u16) -> &'static str {
 fn agent(connections: usize, counter: &Counter, tls: TlsConfig) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
+        .save_redirect_history(true)
         .user_agent(concat!("firn/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(Duration::from_secs(20)))
         .timeout_per_read(Some(Duration::from_secs(300)))
@@ -268,6 +286,7 @@ impl Http {
             plain: agent(connections, &counter, TlsConfig::default()),
             trusting: Arc::default(),
             counter,
+            requests: Arc::default(),
             answered: Arc::default(),
         })
     }
@@ -280,6 +299,11 @@ impl Http {
             true => self.trusting(),
             false => Ok(&self.plain),
         }
+    }
+
+    /// The agent behind requests to a URL, for a library that makes requests of its own.
+    pub(crate) fn agent_for(&self, url: &str) -> Result<Agent> {
+        self.agent(url).cloned()
     }
 
     fn trusting(&self) -> Result<&Agent> {
@@ -296,6 +320,11 @@ impl Http {
         self.counter.bytes()
     }
 
+    /// Requests so far, with those that were sent again and those to where redirects led.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     /// Sends; repeats what a network or a busy server failed. Statuses of 400 and more are
     /// answers, not errors; see [`Answer::accept`].
     pub fn send(&self, call: &Call<'_>) -> Result<Answer> {
@@ -305,7 +334,7 @@ impl Http {
             tries += 1;
             let outcome = self.send_once(call);
             let pause = match &outcome {
-                Ok(answer) if is_transient(answer.status()) => retry_after(answer),
+                Ok(answer) if is_transient(answer.status()) => answer.retry_after(),
                 Err(ClientError::Unreachable { source, .. }) if self.may_recover(source) => None,
                 _ => return outcome,
             };
@@ -348,6 +377,12 @@ impl Http {
     }
 
     fn answer(&self, url: &str, response: Result<Response<Body>, ureq::Error>) -> Result<Answer> {
+        let visited = response.as_ref().ok().and_then(|answer| {
+            let history = answer.get_redirect_history()?;
+            u64::try_from(history.len()).ok()
+        });
+        let hops = visited.unwrap_or(1).max(1);
+        self.requests.fetch_add(hops, Ordering::Relaxed);
         let response = response.map_err(|source| ClientError::Unreachable {
             url: url.to_owned(),
             source: Box::new(source),
@@ -386,11 +421,6 @@ pub(crate) fn is_tls(error: &ureq::Error) -> bool {
 
 fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
-}
-
-fn retry_after(answer: &Answer) -> Option<Duration> {
-    let seconds = answer.header("Retry-After")?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]

@@ -1,24 +1,17 @@
 //! Images made elsewhere: an OCI layout or an archive, pushed byte for byte to a registry.
 
-use super::ImageReport;
+use super::{ImageReport, parallel};
 use crate::{
     error::{ClientError, Result},
     progress::Progress,
-    push::work::lock,
     registry::Repository,
 };
-use firn_formats::oci::{Descriptor, Manifest, manifest::MANIFEST_BYTES_MAX, media_type};
+use firn_formats::oci::{Descriptor, Digest, Manifest, manifest::MANIFEST_BYTES_MAX, media_type};
 use firn_image::output::{Document, Source, SourceImage};
-use std::{
-    collections::HashSet,
-    io::Read,
-    path::Path,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Instant,
-};
+use std::{collections::HashSet, io::Read, path::Path, time::Instant};
+
+/// Blobs that are asked for and sent at once.
+const UPLOADS: usize = 4;
 
 /// An image in a folder or file.
 #[derive(Debug)]
@@ -97,13 +90,10 @@ pub fn push_stored(
         .ok_or_else(|| ClientError::Setting("the image has no manifest".to_owned()))?;
     let layers = layers_of(image);
     progress.begin("push", image.blobs.iter().map(|blob| blob.size).sum());
-    let layers_sent = AtomicU64::new(0);
-    send_blobs(repository, stored, progress, &|blob| {
-        if layers.contains(&blob.digest) {
-            layers_sent.fetch_add(1, Ordering::Relaxed);
-        }
-    })?;
+    let sent = send_blobs(repository, stored, progress);
     progress.end();
+    let sent: HashSet<_> = sent?.into_iter().collect();
+    let layers_sent = layers.intersection(&sent).count() as u64;
     for document in &image.documents {
         let reference = if std::ptr::eq(document, top) {
             tag.to_owned()
@@ -116,7 +106,8 @@ pub fn push_stored(
         image: display.to_owned(),
         digest: top.digest.to_string(),
         layers_total: layers.len() as u64,
-        layers_sent: layers_sent.into_inner(),
+        layers_sent,
+        layers_reused: layers.len() as u64 - layers_sent,
         bytes_total: image.blobs.iter().map(|blob| blob.size).sum(),
         bytes_sent: repository.http().bytes_sent() - sent_before,
         paths_pushed: 0,
@@ -124,7 +115,7 @@ pub fn push_stored(
     })
 }
 
-fn layers_of(image: &SourceImage) -> HashSet<firn_formats::oci::Digest> {
+fn layers_of(image: &SourceImage) -> HashSet<Digest> {
     image
         .documents
         .iter()
@@ -146,37 +137,22 @@ fn manifest_type(document: &Document) -> &'static str {
     .unwrap_or(media_type::OCI_MANIFEST)
 }
 
+/// Gives the digests of those that were not there.
 fn send_blobs(
     repository: &Repository,
     stored: &StoredImage,
     progress: &dyn Progress,
-    sent: &(dyn Fn(&Descriptor) + Sync),
-) -> Result<()> {
+) -> Result<Vec<Digest>> {
     let blobs = &stored.image().blobs;
-    let next = AtomicUsize::new(0);
-    let failure: Mutex<Option<ClientError>> = Mutex::default();
-    let work = || {
-        while lock(&failure).is_none() {
-            let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                break;
-            };
-            match send_blob(repository, stored, blob) {
-                Ok(true) => sent(blob),
-                Ok(false) => {}
-                Err(error) => {
-                    lock(&failure).get_or_insert(error);
-                }
-            }
-            progress.advance(blob.size);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..blobs.len().min(4) {
-            scope.spawn(work);
-        }
-    });
-    let failed = lock(&failure).take();
-    failed.map_or(Ok(()), Err)
+    let sent = parallel::each(blobs.len(), UPLOADS, |index| {
+        let Some(blob) = blobs.get(index) else {
+            return Ok(None);
+        };
+        let sent = send_blob(repository, stored, blob)?;
+        progress.advance(blob.size);
+        Ok(sent.then(|| blob.digest.clone()))
+    })?;
+    Ok(sent.into_iter().flatten().collect())
 }
 
 fn send_blob(repository: &Repository, stored: &StoredImage, blob: &Descriptor) -> Result<bool> {

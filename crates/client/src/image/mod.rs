@@ -1,12 +1,13 @@
 //! Pushing images: to Firn by chunks, to other registries by layers, and those made elsewhere.
 
 mod archive_source;
+mod parallel;
 mod to_firn;
 mod to_registry;
 
 pub use archive_source::{StoredImage, push_stored};
 pub use to_firn::push_to_firn;
-pub use to_registry::push_to_registry;
+pub use to_registry::{CONNECTIONS, RegistryPush, StoreBeside};
 
 use serde::Serialize;
 
@@ -20,6 +21,8 @@ pub struct ImageReport {
     pub layers_total: u64,
     /// Layers that were not there and had to be sent (or, to Firn, described by their chunks).
     pub layers_sent: u64,
+    /// Layers that were there already.
+    pub layers_reused: u64,
     /// Sum of the layers' sizes as a registry stores them.
     pub bytes_total: u64,
     /// Bytes of all requests, heads included.

@@ -65,6 +65,7 @@ pub fn push_to_firn(
         digest: format!("sha256:{}", assembled.manifest_digest.hex()),
         layers_total: descriptors.len() as u64,
         layers_sent: pushed.layers_pushed,
+        layers_reused: (descriptors.len() as u64).saturating_sub(pushed.layers_pushed),
         bytes_total: descriptors.iter().map(size).sum(),
         bytes_sent: server.http().bytes_sent() - sent_before,
         paths_pushed: pushed.paths,
@@ -82,9 +83,6 @@ pub(super) fn put_documents(
     if repository.manifest_digest(tag)? == Some(digest) {
         return Ok(());
     }
-    let config = Digest::from(image.config_digest);
-    if !repository.has_blob(&config)? {
-        repository.put_blob(&config, &image.config)?;
-    }
+    repository.put_blob(&Digest::from(image.config_digest), &image.config)?;
     repository.put_manifest(tag, image.manifest_media_type, &image.manifest)
 }

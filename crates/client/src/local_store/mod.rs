@@ -2,6 +2,9 @@
 
 mod command;
 mod database;
+mod recent;
+
+pub use recent::RecentPath;
 
 use crate::{credentials::cache_home, error::Result, memory::Memory};
 use firn_formats::nix::StorePath;

@@ -4,7 +4,7 @@ mod narinfo;
 mod nix;
 mod unpack;
 
-pub use narinfo::BinaryCache;
+pub use narinfo::{BinaryCache, Passed};
 pub use nix::pull_with_nix;
 pub use unpack::pull_to_folder;
 

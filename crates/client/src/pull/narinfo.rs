@@ -15,6 +15,14 @@ use std::{
 /// Requests under way at once.
 const PARALLEL: usize = 8;
 
+/// What a cache answered, on its way to somebody else.
+pub struct Passed {
+    /// Bytes in all.
+    pub length: u64,
+    /// The bytes.
+    pub reader: Box<dyn std::io::Read + Send>,
+}
+
 /// A binary cache of any make.
 #[derive(Debug)]
 pub struct BinaryCache {
@@ -54,6 +62,27 @@ impl BinaryCache {
     pub(super) fn get(&self, path: &str) -> Result<Answer> {
         let call = Call::get(self.url.join(path)).authorization(self.authorization.as_deref());
         self.http.send(&call)
+    }
+
+    /// The answer to a path below the cache's URL, unread; `None` if it has nothing there. Nothing is checked:
+    /// whoever it is passed on to does that.
+    pub fn pass_on(&self, path: &str) -> Result<Option<Passed>> {
+        let answer = self.get(path)?;
+        if matches!(answer.status(), 404 | 410) {
+            return Ok(None);
+        }
+        let answer = answer.accept()?;
+        let length = answer.header("Content-Length").map(str::parse);
+        let Some(Ok(length)) = length else {
+            return Err(ClientError::BadAnswer {
+                url: self.url.join(path),
+                what: "it does not tell its length".to_owned(),
+            });
+        };
+        Ok(Some(Passed {
+            length,
+            reader: Box::new(answer.into_reader()),
+        }))
     }
 
     /// The narinfo of a path, checked to be of that path and signed by one of `keys`.

@@ -16,17 +16,11 @@ use super::{
     send::{self, Group, Turns},
     session::Session,
     units::Units,
-    work::{Chunked, Job, Work, lock},
+    work::{Chunked, Failure, Job, Work},
 };
-use crate::{
-    error::{ClientError, Result},
-    progress::Progress,
-};
+use crate::{error::Result, progress::Progress};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Units of chunked blobs that wait to be proposed.
 const CHUNKED_WAITING_MAX: usize = 64;
@@ -66,28 +60,6 @@ pub(super) struct Stage<'a> {
     units: Units,
 }
 
-/// The first failure of any stage; the others stop when they see it.
-#[derive(Default)]
-pub(super) struct Failure {
-    failed: AtomicBool,
-    first: Mutex<Option<ClientError>>,
-}
-
-impl Failure {
-    pub(super) fn set(&self, error: ClientError) {
-        lock(&self.first).get_or_insert(error);
-        self.failed.store(true, Ordering::Release);
-    }
-
-    pub(super) fn is_set(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
-    }
-
-    fn take(&self) -> Option<ClientError> {
-        lock(&self.first).take()
-    }
-}
-
 /// Runs the stages; `publish` gets the events on the caller's thread until it has seen all.
 pub(super) fn run(
     session: &Session<'_>,
@@ -114,35 +86,25 @@ pub(super) fn run(
         let stage = &stage;
         for _ in 0..cores {
             let chunked_in = chunked_in.clone();
-            scope.spawn(move || report(stage, chunk_jobs(stage, &chunked_in)));
+            scope.spawn(move || stage.failure.note(chunk_jobs(stage, &chunked_in)));
         }
         drop(chunked_in);
         let events = events_in.clone();
         scope.spawn(move || {
-            report(
-                stage,
-                propose::run(stage, &chunked_out, &groups_in, &events),
-            )
+            let proposed = propose::run(stage, &chunked_out, &groups_in, &events);
+            stage.failure.note(proposed);
         });
         for _ in 0..super::sender_threads() {
             let groups_out = groups_out.clone();
             let events = events_in.clone();
-            scope.spawn(move || report(stage, send::run(stage, &groups_out, &events)));
+            scope.spawn(move || stage.failure.note(send::run(stage, &groups_out, &events)));
         }
         // Only the stages may keep the channels open: their end is how the others learn of an end.
         drop((groups_out, events_in));
-        if let Err(error) = publish(&events_out, &stage.failure) {
-            stage.failure.set(error);
-        }
+        stage.failure.note(publish(&events_out, &stage.failure));
         drop(events_out);
     });
     stage.failure.take().map_or(Ok(()), Err)
-}
-
-fn report(stage: &Stage<'_>, outcome: Result<()>) {
-    if let Err(error) = outcome {
-        stage.failure.set(error);
-    }
 }
 
 fn chunk_jobs(stage: &Stage<'_>, out: &Sender<Vec<Chunked>>) -> Result<()> {

@@ -1,9 +1,9 @@
 //! Makes blobs visible as soon as they and their references are there.
 
 use super::{
-    pipeline::{Event, Failure, Proposed},
+    pipeline::{Event, Proposed},
     session::Session,
-    work::{Job, Work},
+    work::{Failure, Job, Work},
 };
 use crate::error::Result;
 use crossbeam_channel::{Receiver, RecvTimeoutError};

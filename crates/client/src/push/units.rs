@@ -2,8 +2,7 @@
 
 use super::{
     layer_bytes,
-    pipeline::Failure,
-    work::{Chunked, Job, Work, lock},
+    work::{Chunked, Failure, Job, Work, lock},
 };
 use firn_image::compose::PlannedImage;
 use std::{

@@ -1,7 +1,7 @@
 //! What is to be pushed, and how its chunks are found.
 
 use crate::{
-    error::Result,
+    error::{ClientError, Result},
     local_store::LocalStore,
     memory::{Memory, PathChunks},
 };
@@ -15,8 +15,40 @@ use firn_image::{
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
+
+/// The first failure of any stage; the others stop when they see it.
+#[derive(Default)]
+pub(crate) struct Failure {
+    failed: AtomicBool,
+    first: Mutex<Option<ClientError>>,
+}
+
+impl Failure {
+    pub(crate) fn set(&self, error: ClientError) {
+        lock(&self.first).get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Keeps the failure of an outcome.
+    pub(crate) fn note(&self, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            self.set(error);
+        }
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take(&self) -> Option<ClientError> {
+        lock(&self.first).take()
+    }
+}
 
 /// One blob to push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,7 +128,7 @@ impl<'a> Work<'a> {
                 Ok(Archive::nar(&self.store.physical(&self.info(index).path))?)
             }
             (Job::Layer(index), Some(image)) => Ok(image.layer_archive(index)?),
-            (Job::Layer(_), None) => Err(crate::ClientError::WorkerLost),
+            (Job::Layer(_), None) => Err(ClientError::WorkerLost),
         }
     }
 

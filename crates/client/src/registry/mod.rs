@@ -1,38 +1,32 @@
-//! A client of OCI registries: what pushing an image needs.
+//! A client of OCI registries: blobs, manifests and tags of one repository.
 
 mod auth;
+mod blobs;
+mod manifests;
+mod rights;
+mod tags;
 mod upload;
+
+pub use manifests::{Deletion, RawManifest};
 
 use crate::{
     api::Server,
-    credentials::{Credential, docker_credential},
+    credentials::{Credential, registry_credential},
     error::{ClientError, Result},
-    http::{Answer, Call, Http, ServerUrl},
+    http::{Answer, Http, ServerUrl},
 };
-use firn_formats::oci::{Digest, Reference, RepositoryName, media_type};
+use firn_formats::oci::{Reference, RepositoryName};
+use rights::{Access, Rights};
 use std::sync::Mutex;
-use ureq::http::Method;
 
-/// Largest manifest or config read, in bytes.
-const DOCUMENT_BYTES_MAX: usize = 32 << 20;
-
-/// One repository of a registry.
+/// One repository of a registry. Threads share it, and the token it got.
 #[derive(Debug)]
 pub struct Repository {
     http: Http,
     base: ServerUrl,
     name: RepositoryName,
     credential: Option<Credential>,
-    /// The `Authorization` header that works; found out by the first refusal.
-    authorization: Mutex<Option<String>>,
-}
-
-/// A manifest as a registry gave it.
-#[derive(Debug, Clone)]
-#[allow(missing_docs)]
-pub struct RawManifest {
-    pub media_type: String,
-    pub bytes: Vec<u8>,
+    rights: Mutex<Rights>,
 }
 
 impl Repository {
@@ -49,7 +43,7 @@ impl Repository {
             base,
             name,
             credential,
-            authorization: Mutex::default(),
+            rights: Mutex::default(),
         }
     }
 
@@ -75,13 +69,19 @@ impl Repository {
     ) -> Self {
         let header = credential.as_ref().map(Credential::header);
         Self {
-            authorization: Mutex::new(header),
+            rights: Mutex::new(Rights::given(header)),
             ..Self::new(http, base, name, credential)
         }
     }
 
+    /// Asks for a token that may push from the first: one exchange instead of two.
+    pub fn for_pushing(self) -> Self {
+        crate::push::work::lock(&self.rights).expect_at_least(Access::Push);
+        self
+    }
+
     /// The repository that a reference names; loopback registries in plain HTTP, others in TLS.
-    /// Without a credential, docker's config is asked.
+    /// Without a credential, docker's config is asked, then, for GitHub's registry, the job's environment.
     pub fn of_reference(
         http: Http,
         reference: &Reference,
@@ -104,7 +104,7 @@ impl Repository {
         };
         let credential = match credential {
             Some(credential) => Some(credential),
-            None => docker_credential(registry)?,
+            None => registry_credential(registry)?,
         };
         Ok(Self::new(
             http,
@@ -119,115 +119,44 @@ impl Repository {
         &self.http
     }
 
+    /// Its name, without the registry.
+    pub fn name(&self) -> &RepositoryName {
+        &self.name
+    }
+
     fn url(&self, rest: &str) -> String {
         self.base.join(&format!("v2/{}/{rest}", self.name.as_str()))
     }
 
-    /// Sends, answering one challenge. Refusals are answers.
-    fn send(&self, call: &Call<'_>) -> Result<Answer> {
-        let header = self.authorization();
-        let answer = self
-            .http
-            .send(&call.clone().authorization(header.as_deref()))?;
-        if answer.status() != 401 || !self.answer_challenge(&answer, header.as_deref())? {
-            return Ok(answer);
+    /// `Location` or a link's target, absolute or relative to the registry's root. A registry behind a proxy
+    /// may not know that it is spoken to in TLS.
+    fn absolute(&self, target: &str) -> Option<String> {
+        let in_plain = format!("http://{}/", self.base.authority());
+        if let Some(path) = target.strip_prefix(&in_plain) {
+            return Some(format!("{}/{path}", self.origin()));
         }
-        let header = self.authorization();
-        self.http
-            .send(&call.clone().authorization(header.as_deref()))
+        if target.starts_with("http://") || target.starts_with("https://") {
+            return Some(target.to_owned());
+        }
+        let path = target.strip_prefix('/')?;
+        Some(format!("{}/{path}", self.origin()))
     }
 
-    fn authorization(&self) -> Option<String> {
-        crate::push::work::lock(&self.authorization).clone()
-    }
-
-    /// Gets what a challenge asks for; false if there is nothing new to try.
-    fn answer_challenge(&self, answer: &Answer, tried: Option<&str>) -> Result<bool> {
-        let challenge = answer
-            .header("WWW-Authenticate")
-            .and_then(auth::Challenge::parse);
-        let header = match challenge {
-            Some(auth::Challenge::Bearer(bearer)) => {
-                let scope = format!("repository:{}:pull,push", self.name.as_str());
-                Some(bearer.token(&self.http, &scope, self.credential.as_ref())?)
-            }
-            Some(auth::Challenge::Basic) => self.credential.as_ref().map(Credential::basic_header),
-            None => None,
+    /// `scheme://host:port`.
+    fn origin(&self) -> String {
+        let scheme = match self.base.as_str().starts_with("https:") {
+            true => "https",
+            false => "http",
         };
-        let Some(header) = header.filter(|header| Some(header.as_str()) != tried) else {
-            return Ok(false);
-        };
-        *crate::push::work::lock(&self.authorization) = Some(header);
-        Ok(true)
+        format!("{scheme}://{}", self.base.authority())
     }
 
-    /// Whether the repository has a blob.
-    pub fn has_blob(&self, digest: &Digest) -> Result<bool> {
-        let answer = self.send(&Call::new(
-            Method::HEAD,
-            self.url(&format!("blobs/{digest}")),
-        ))?;
-        present(answer)
-    }
-
-    /// A small blob, checked against its digest.
-    pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>> {
-        let answer = self
-            .send(&Call::get(self.url(&format!("blobs/{digest}"))))?
-            .accept()?;
-        let bytes = bounded(answer)?;
-        if !digest.matches(&bytes) {
-            return Err(ClientError::HashMismatch {
-                what: format!("blob {digest}"),
-            });
-        }
-        Ok(bytes)
-    }
-
-    /// The digest a tag points at, if the registry says.
-    pub fn manifest_digest(&self, reference: &str) -> Result<Option<String>> {
-        let call = Call::new(Method::HEAD, self.url(&format!("manifests/{reference}")))
-            .header("Accept", ACCEPT);
-        let answer = self.send(&call)?;
-        let digest = answer.header("Docker-Content-Digest").map(str::to_owned);
-        Ok(present(answer)?.then_some(digest).flatten())
-    }
-
-    /// A manifest, if there is one.
-    pub fn manifest(&self, reference: &str) -> Result<Option<RawManifest>> {
-        let call = Call::get(self.url(&format!("manifests/{reference}"))).header("Accept", ACCEPT);
-        let answer = self.send(&call)?;
-        if answer.status() == 404 {
-            return Ok(None);
-        }
-        let answer = answer.accept()?;
-        let media_type = answer
-            .header("Content-Type")
-            .unwrap_or(media_type::OCI_MANIFEST)
-            .to_owned();
-        Ok(Some(RawManifest {
-            media_type,
-            bytes: bounded(answer)?,
-        }))
-    }
-
-    /// Puts a manifest under a tag or digest.
-    pub fn put_manifest(
-        &self,
-        reference: &str,
-        media_type: &'static str,
-        bytes: &[u8],
-    ) -> Result<()> {
-        let call = Call::new(Method::PUT, self.url(&format!("manifests/{reference}")))
-            .body(media_type, bytes);
-        self.send(&call)?.accept().map(drop)
+    /// Whether a URL is the registry's own: only there its token is sent.
+    fn is_own(&self, url: &str) -> bool {
+        url.strip_prefix(&self.origin())
+            .is_some_and(|rest| rest.starts_with('/'))
     }
 }
-
-const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
-     application/vnd.oci.image.index.v1+json, \
-     application/vnd.docker.distribution.manifest.v2+json, \
-     application/vnd.docker.distribution.manifest.list.v2+json";
 
 fn present(answer: Answer) -> Result<bool> {
     match answer.status() {
@@ -237,13 +166,42 @@ fn present(answer: Answer) -> Result<bool> {
     }
 }
 
-fn bounded(answer: Answer) -> Result<Vec<u8>> {
-    let bytes = answer.bytes()?;
-    if bytes.len() > DOCUMENT_BYTES_MAX {
-        return Err(ClientError::Setting(format!(
-            "a document of {} bytes is too large",
-            bytes.len()
-        )));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repository(base: &str) -> Repository {
+        Repository::new(
+            Http::new(1).expect("http"),
+            ServerUrl::parse(base).expect("a URL"),
+            RepositoryName::parse("a/b").expect("a name"),
+            None,
+        )
     }
-    Ok(bytes)
+
+    #[test]
+    fn targets_are_the_registrys_own_or_others() {
+        let registry = repository("https://r.example");
+        let absolute = |target| registry.absolute(target);
+        let own = Some("https://r.example/v2/a?x=1".to_owned());
+        for target in [
+            "/v2/a?x=1",
+            "https://r.example/v2/a?x=1",
+            "http://r.example/v2/a?x=1",
+        ] {
+            assert_eq!(absolute(target), own, "{target}");
+        }
+        assert_eq!(absolute("v2/a"), None);
+        let elsewhere = absolute("http://s.example/x").expect("a URL");
+        assert_eq!(elsewhere, "http://s.example/x");
+        assert!(registry.is_own("https://r.example/v2/"));
+        for other in [
+            &elsewhere,
+            "https://r.example.evil/",
+            "http://r.example/",
+            "https://r.example:444/",
+        ] {
+            assert!(!registry.is_own(other), "{other}");
+        }
+    }
 }

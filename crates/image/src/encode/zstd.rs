@@ -5,8 +5,7 @@
 
 use super::Digested;
 use crate::archive::{Archive, ArchiveError};
-use bytes::Bytes;
-use firn_chunks::{ChunkId, ChunkList, ChunkRef, Encoder, boundaries};
+use firn_chunks::{ChunkId, ChunkList, ChunkRef, Encoder, VerifiedFrame, boundaries, pack::Placed};
 use firn_formats::sha256::Sha256Hasher;
 use rayon::prelude::*;
 use std::{cell::RefCell, collections::HashMap};
@@ -20,11 +19,13 @@ thread_local! {
     static ENCODER: RefCell<Encoder> = RefCell::new(Encoder::new(boundaries::V1.zstd_level));
 }
 
+/// `placed` is told of every frame as it is written, of those that come again too.
 pub(super) fn encode(
     archive: &Archive,
     list: &ChunkList,
     tar: &mut Sha256Hasher,
     out: &mut Digested<'_, '_>,
+    placed: &mut dyn FnMut(Placed),
 ) -> Result<(), ArchiveError> {
     if list.raw_length() != archive.length() {
         return Err(ArchiveError::WrongList {
@@ -45,7 +46,11 @@ pub(super) fn encode(
             if id != batch[index].id {
                 return Err(changed(archive, offset, &batch[..=index]));
             }
-            out.put(&frame).map_err(ArchiveError::Sink)?;
+            placed(Placed {
+                offset: out.size,
+                record: *frame.record(),
+            });
+            out.put(frame.frame()).map_err(ArchiveError::Sink)?;
             kept.used(id, frame);
         }
         offset += bytes as u64;
@@ -65,7 +70,7 @@ fn batch_length(chunks: &[ChunkRef]) -> usize {
 }
 
 /// The id of each chunk as it was read, and its frame.
-fn compress(batch: &[ChunkRef], raw: &[u8], kept: &Kept) -> Vec<(ChunkId, Bytes)> {
+fn compress(batch: &[ChunkRef], raw: &[u8], kept: &Kept) -> Vec<(ChunkId, VerifiedFrame)> {
     let mut end = 0;
     let slices: Vec<(ChunkId, &[u8])> = batch
         .iter()
@@ -81,7 +86,7 @@ fn compress(batch: &[ChunkRef], raw: &[u8], kept: &Kept) -> Vec<(ChunkId, Bytes)
             Some(frame) => (ChunkId::of(slice), frame.clone()),
             None => ENCODER.with_borrow_mut(|encoder| {
                 let frame = encoder.encode(slice);
-                (frame.record().id, frame.frame().clone())
+                (frame.record().id, frame)
             }),
         })
         .collect()
@@ -91,7 +96,7 @@ fn compress(batch: &[ChunkRef], raw: &[u8], kept: &Kept) -> Vec<(ChunkId, Bytes)
 struct Kept {
     /// How often each chunk that occurs more than once is still to come.
     to_come: HashMap<ChunkId, u32>,
-    frames: HashMap<ChunkId, Bytes>,
+    frames: HashMap<ChunkId, VerifiedFrame>,
     bytes: usize,
 }
 
@@ -110,16 +115,17 @@ impl Kept {
     }
 
     /// A frame was written: it is kept if it comes again and there is room.
-    fn used(&mut self, id: ChunkId, frame: Bytes) {
+    fn used(&mut self, id: ChunkId, frame: VerifiedFrame) {
+        let length = |frame: &VerifiedFrame| frame.frame().len();
         let Some(count) = self.to_come.get_mut(&id) else {
             return;
         };
         *count -= 1;
         if *count == 0 {
             self.to_come.remove(&id);
-            self.bytes -= self.frames.remove(&id).map_or(0, |frame| frame.len());
-        } else if self.bytes + frame.len() <= KEPT_BYTES_MAX && !self.frames.contains_key(&id) {
-            self.bytes += frame.len();
+            self.bytes -= self.frames.remove(&id).as_ref().map_or(0, length);
+        } else if self.bytes + length(&frame) <= KEPT_BYTES_MAX && !self.frames.contains_key(&id) {
+            self.bytes += length(&frame);
             self.frames.insert(id, frame);
         }
     }

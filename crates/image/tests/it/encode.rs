@@ -6,10 +6,10 @@ use firn_formats::{Sha256, oci::Digest};
 use firn_image::{
     archive::{Archive, ArchiveError},
     compose::LayerBlob,
-    encode::{Representation, encode_layer},
+    encode::{Representation, encode_layer, encode_packed_layer},
     spec::ImageSpec,
 };
-use std::{fs, io::Read};
+use std::{collections::HashSet, fs, io::Read};
 
 fn layer(store: &Store) -> Archive {
     let spec = ImageSpec {
@@ -66,6 +66,40 @@ fn zstd_is_the_frames_of_the_chunks() {
     }
     assert_eq!((at, frame_at), (tar.len(), stream.len()));
     assert!(encoded(&archive, None, Representation::Zstd).1 == stream);
+}
+
+#[test]
+fn a_packed_layer_tells_where_each_chunk_lies() {
+    let store = Store::new();
+    for name in ["one", "two"] {
+        write(&store.local("tool").join(name), &noise(6 << 20, 5), 0o444);
+    }
+    let archive = layer(&store);
+    let list = chunk(&archive);
+    let (blob, stream) = encoded(&archive, Some(&list), Representation::Zstd);
+    let mut again = Vec::new();
+    let packed = encode_packed_layer(&archive, &list, &mut |bytes| {
+        again.extend_from_slice(bytes);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(packed.blob, blob);
+    assert!(again == stream);
+
+    let distinct: HashSet<ChunkId> = list.chunks.iter().map(|chunk| chunk.id).collect();
+    assert!(distinct.len() < list.chunks.len(), "a file repeats");
+    assert_eq!(packed.frames.len(), distinct.len());
+    let mut decoder = Decoder::new();
+    let mut raw = Vec::new();
+    for placed in &packed.frames {
+        let begin = placed.offset as usize;
+        let frame = &stream[begin..begin + placed.record.frame_length as usize];
+        assert_eq!(firn_chunks::frame::checksum(frame), placed.record.checksum);
+        decoder.decode(frame, &mut raw).unwrap();
+        assert_eq!(ChunkId::of(&raw), placed.record.id);
+        assert_eq!(raw.len(), placed.record.raw_length as usize);
+        assert!(distinct.contains(&placed.record.id));
+    }
 }
 
 #[test]

@@ -12,15 +12,14 @@ use firn_client::{
     ClientError,
     credentials::Credential,
     http::Http,
-    image::{ImageReport, StoredImage, push_stored, push_to_firn, push_to_registry},
+    image::{
+        CONNECTIONS, ImageReport, RegistryPush, StoreBeside, StoredImage, push_stored, push_to_firn,
+    },
     local_store::LocalStore,
     registry::Repository,
 };
 use firn_formats::oci::Reference;
-use std::path::PathBuf;
-
-/// Connections to a registry.
-const CONNECTIONS: usize = 4;
+use std::{path::PathBuf, sync::Arc};
 
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("target").required(true).args(["to", "name"])))]
@@ -32,7 +31,7 @@ pub(crate) struct Args {
     /// Push to the Firn server's cache under this name
     #[arg(long, value_name = "NAME:TAG")]
     name: Option<String>,
-    /// Push to any registry
+    /// Push to any registry; no server is needed, and the closure is cached beside the image
     #[arg(long, value_name = "REGISTRY/NAME:TAG")]
     to: Option<String>,
     /// Push an image that is there already: an OCI layout, an oci-archive or a docker-archive
@@ -41,10 +40,10 @@ pub(crate) struct Args {
     /// Which image of the archive
     #[arg(long, value_name = "NAME:TAG", requires = "archive")]
     archive_name: Option<String>,
-    /// Credentials for the registry of --to [default: docker's config]
+    /// Credentials for the registry of --to [default: docker's config; for ghcr.io also GITHUB_TOKEN]
     #[arg(long, value_name = "USER:TOKEN")]
     dest_creds: Option<String>,
-    /// Do not publish the closure's store paths
+    /// Push the image alone, and do not cache the closure's store paths
     #[arg(long)]
     no_paths: bool,
     #[command(flatten)]
@@ -55,21 +54,28 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     let progress = global.progress();
     let report = match (&args.archive, &args.to) {
         (Some(archive), _) => push_archive(global, args, archive, &progress)?,
-        (None, Some(to)) => push_elsewhere(args, to, &progress)?,
+        (None, Some(to)) => push_elsewhere(global, args, to, &progress)?,
         (None, None) => push_here(global, args, &progress)?,
     };
-    show(global.json, &report, |report| {
-        format!(
-            "{}@{}: {} of {} layers sent, {} of {}, {:.2} s",
-            report.image,
-            report.digest,
-            report.layers_sent,
-            report.layers_total,
-            bytes(report.bytes_sent),
-            bytes(report.bytes_total),
-            report.seconds
-        )
-    })
+    show(global.json, &report, text)
+}
+
+fn text(report: &ImageReport) -> String {
+    let mut out = format!(
+        "{}@{}: {} of {} layers sent, {} already exist, {} of {}, {:.2} s",
+        report.image,
+        report.digest,
+        report.layers_sent,
+        report.layers_total,
+        report.layers_reused,
+        bytes(report.bytes_sent),
+        bytes(report.bytes_total),
+        report.seconds
+    );
+    if report.paths_pushed > 0 {
+        out.push_str(&format!("\n{} store paths cached", report.paths_pushed));
+    }
+    out
 }
 
 /// `name:tag` without a registry.
@@ -102,22 +108,47 @@ fn push_here(global: &Global, args: &Args, progress: &Bar) -> Outcome<ImageRepor
     )?)
 }
 
-fn push_elsewhere(args: &Args, to: &str, progress: &Bar) -> Outcome<ImageReport> {
+fn push_elsewhere(global: &Global, args: &Args, to: &str, progress: &Bar) -> Outcome<ImageReport> {
     let (repository, reference) = elsewhere(args, to)?;
-    let store = LocalStore::from_environment();
-    let image = args.spec.plan(&store, &args.paths, progress)?;
-    Ok(push_to_registry(&repository, &reference, &image, progress)?)
+    let repository = Arc::new(repository);
+    let local = LocalStore::from_environment();
+    let image = args.spec.plan(&local, &args.paths, progress)?;
+    let beside = match args.no_paths {
+        true => None,
+        false => Some(StoreBeside::open(&repository, &reference, &global.cache)?),
+    };
+    let push = RegistryPush {
+        repository: &repository,
+        reference: &reference,
+        local: &local,
+        image: &image,
+        beside: beside.as_ref(),
+    };
+    Ok(push.push(progress)?)
 }
 
 fn elsewhere(args: &Args, to: &str) -> Outcome<(Repository, Reference)> {
-    let reference = Reference::parse(to).map_err(ClientError::from)?;
+    let reference = Reference::parse(&in_small_letters(to)).map_err(ClientError::from)?;
     let credential = args
         .dest_creds
         .as_deref()
         .map(Credential::parse_basic)
         .transpose()?;
-    let repository = Repository::of_reference(Http::new(CONNECTIONS)?, &reference, credential)?;
+    let http = Http::new(CONNECTIONS)?;
+    let repository = Repository::of_reference(http, &reference, credential)?.for_pushing();
     Ok((repository, reference))
+}
+
+/// Names of repositories have small letters, but those of GitHub's owners, which workflows put there, may
+/// have others. A tag stays as it is.
+fn in_small_letters(to: &str) -> String {
+    let name_begins = to.rfind('/').map_or(0, |slash| slash + 1);
+    let tail = to.get(name_begins..).unwrap_or_default();
+    let name_ends = tail
+        .find([':', '@'])
+        .map_or(to.len(), |at| name_begins + at);
+    let (name, tag) = to.split_at(name_ends);
+    format!("{}{tag}", name.to_ascii_lowercase())
 }
 
 fn push_archive(
@@ -137,4 +168,40 @@ fn push_archive(
     let repository = Repository::of_server(&server, &global.cache, &name)?;
     let display = format!("{}/{}/{name}:{tag}", server.url().authority(), global.cache);
     Ok(push_stored(&repository, &display, &tag, &stored, progress)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_may_have_capital_letters() {
+        for (given, name) in [
+            ("ghcr.io/Acme/App:V1", "ghcr.io/acme/app:V1"),
+            ("LOCALHOST:5000/A", "localhost:5000/a"),
+            ("a/B@sha256:0", "a/b@sha256:0"),
+            ("app", "app"),
+        ] {
+            assert_eq!(in_small_letters(given), name);
+        }
+    }
+
+    #[test]
+    fn the_text_says_what_existed() {
+        let report = ImageReport {
+            image: "r/a:1".to_owned(),
+            digest: "sha256:0".to_owned(),
+            layers_total: 5,
+            layers_sent: 1,
+            layers_reused: 4,
+            paths_pushed: 2,
+            ..ImageReport::default()
+        };
+        let text = text(&report);
+        assert!(
+            text.contains("1 of 5 layers sent, 4 already exist"),
+            "{text}"
+        );
+        assert!(text.ends_with("2 store paths cached"), "{text}");
+    }
 }

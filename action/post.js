@@ -1,0 +1,24 @@
+// After the job's steps, however they ended: what was built is right, whatever failed later. Nothing here
+// fails the job unless it asked for that.
+"use strict";
+
+const action = require("./firn.js");
+
+function main() {
+  const program = action.kept("program");
+  const state = action.kept("state");
+  if (!program || !state) return;
+  const status = action.save(program, state, []);
+  if (status !== 0) {
+    const text = `firn ci save ended with ${status}`;
+    if (action.flag("fail-on-error")) action.fail(text);
+    else action.warn(text);
+  }
+  if (action.firn(program, ["ci", "summary", "--state", state]) !== 0) action.warn("there is no summary");
+}
+
+try {
+  main();
+} catch (error) {
+  action.warn(error.message);
+}

@@ -1,0 +1,162 @@
+//! `firn gc`.
+
+use crate::{
+    context::Global,
+    failure::{Failure, Outcome},
+    output::{show, table},
+    storage::{StorageArgs, refresh},
+    units::{bytes, parse_duration},
+};
+use firn_client::{
+    ClientError,
+    storage::{EntryKind, Expire, GcOptions, GcPlan, GcReport, PackFile},
+};
+use firn_server::StoreError;
+use serde::Serialize;
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    storage: StorageArgs,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How long what nothing needs any more is kept, for the jobs that run meanwhile
+    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = parse_duration)]
+    grace: Duration,
+    /// Forget CI keys that no job has saved for so long [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    keys_unused_for: Option<Duration>,
+    /// Take segments that cannot be read for segments that name nothing
+    #[arg(long)]
+    ignore_unreadable: bool,
+}
+
+impl Args {
+    fn options(&self) -> GcOptions {
+        let keys = self.keys_unused_for.map(|unused_for| Expire {
+            kind: EntryKind::CiKey,
+            unused_for,
+        });
+        GcOptions {
+            grace: self.grace,
+            expire: keys.into_iter().collect(),
+            ignore_unreadable: self.ignore_unreadable,
+        }
+    }
+}
+
+/// What was, or would be, done in one store.
+#[derive(Debug, Serialize)]
+struct Collected {
+    storage: String,
+    dry_run: bool,
+    segments_total: u64,
+    segments_merged: u64,
+    segments_deleted: u64,
+    keys_expired: Vec<String>,
+    packs_marked: u64,
+    packs_waiting: u64,
+    packs_deleted: u64,
+    bytes_deleted: u64,
+    /// Covered by others, but the place lets nothing be deleted.
+    undeletable: Vec<String>,
+}
+
+pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
+    let locations = args.storage.locations()?;
+    if locations.is_empty() {
+        return Err(Failure::new("no store is named").hint(
+            "--storage LOCATION or FIRN_STORAGE names one: /FOLDER, s3://BUCKET/PREFIX or oci://REGISTRY/NAME",
+        ));
+    }
+    let mut all = Vec::with_capacity(locations.len());
+    for location in &locations {
+        let store = args.storage.open(location)?;
+        refresh(&store)?;
+        let plan = store.plan_gc(&args.options()).map_err(ClientError::from)?;
+        if plan.segments_in_the_way > 0 {
+            eprintln!(
+                "note: no pack of {location} is deleted: {} segments that may name them cannot be read or are not \
+                 trusted; --ignore-unreadable passes over them",
+                plan.segments_in_the_way
+            );
+        }
+        let mut collected = planned(location.to_string(), args.dry_run, &plan);
+        if !args.dry_run {
+            let covered = plan.segments_deleted.clone();
+            match plan.execute() {
+                Ok(report) => collected.done(&report),
+                Err(StoreError::Undeletable(_)) => collected.undeletable(covered),
+                Err(error) => return Err(ClientError::from(error).into()),
+            }
+        }
+        all.push(collected);
+    }
+    show(global.json, &all, |all| {
+        all.iter().map(text).collect::<Vec<_>>().join("\n")
+    })
+}
+
+fn planned(storage: String, dry_run: bool, plan: &GcPlan) -> Collected {
+    let length = |packs: &[PackFile]| packs.iter().map(|pack| pack.length).sum();
+    let keys = plan.entries_expired.iter();
+    Collected {
+        storage,
+        dry_run,
+        segments_total: plan.found.segments_total,
+        segments_merged: plan.segments_merged.len() as u64,
+        segments_deleted: plan.segments_deleted.len() as u64,
+        keys_expired: keys.map(|entry| entry.key.clone()).collect(),
+        packs_marked: plan.packs_marked.len() as u64,
+        packs_waiting: plan.packs_waiting.len() as u64,
+        packs_deleted: plan.packs_deleted.len() as u64,
+        bytes_deleted: length(&plan.packs_deleted),
+        undeletable: Vec::new(),
+    }
+}
+
+impl Collected {
+    fn done(&mut self, report: &GcReport) {
+        self.segments_merged = report.segments_merged;
+        self.segments_deleted = report.segments_deleted;
+        self.packs_marked = report.packs_marked;
+        self.packs_deleted = report.packs_deleted;
+        self.bytes_deleted = report.bytes_deleted;
+    }
+
+    fn undeletable(&mut self, covered: Vec<String>) {
+        self.segments_deleted = 0;
+        self.packs_deleted = 0;
+        self.bytes_deleted = 0;
+        self.undeletable = covered;
+    }
+}
+
+fn text(collected: &Collected) -> String {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = vec![
+        row("segments", collected.segments_total.to_string()),
+        row("merged into one", collected.segments_merged.to_string()),
+        row("deleted", collected.segments_deleted.to_string()),
+        row("keys forgotten", collected.keys_expired.len().to_string()),
+        row("packs marked", collected.packs_marked.to_string()),
+        row("packs waiting", collected.packs_waiting.to_string()),
+        row("packs deleted", collected.packs_deleted.to_string()),
+        row("bytes deleted", bytes(collected.bytes_deleted)),
+    ];
+    let title = match collected.dry_run {
+        true => format!("{}: would be done", collected.storage),
+        false => format!("{}: done", collected.storage),
+    };
+    rows.retain(|row| row[1] != "0" && row[1] != "0 B");
+    let mut out = format!("{title}\n{}", table(&rows));
+    if !collected.undeletable.is_empty() {
+        out.push_str("this registry deletes nothing; these tags are not needed any more, and may be deleted by hand:\n");
+        for name in &collected.undeletable {
+            out.push_str(&format!("  firn-{name}\n"));
+        }
+    }
+    out
+}

@@ -1,0 +1,88 @@
+//! Listing tags, page by page.
+
+use super::{Repository, rights::Access};
+use crate::{
+    error::{ClientError, Result},
+    http::Call,
+};
+use serde::Deserialize;
+use std::collections::HashSet;
+
+/// Tags asked for at once; registries give less if they like.
+const PAGE_TAGS: usize = 1000;
+/// A registry whose pages do not end is given up on.
+const PAGES_MAX: usize = 10_000;
+
+#[derive(Deserialize)]
+struct Page {
+    /// Null where there are none.
+    tags: Option<Vec<String>>,
+}
+
+impl Repository {
+    /// All tags that `keep` wants. A repository that does not exist has none; one that denies to be listed, but may
+    /// be pushed to, does not exist yet: some registries give rights to what is there only.
+    pub fn tags(&self, keep: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        let mut seen = HashSet::new();
+        let mut next = Some(self.url(&format!("tags/list?n={PAGE_TAGS}")));
+        while let Some(url) = next {
+            // Its pages are the registry's own: what a link to elsewhere says is not believed.
+            if !self.is_own(&url) || seen.len() >= PAGES_MAX || !seen.insert(url.clone()) {
+                return Err(ClientError::BadAnswer {
+                    url,
+                    what: "the list of tags does not end".to_owned(),
+                });
+            }
+            let answer = self.send(&Call::get(url), Access::Pull)?;
+            if answer.status() == 404 || answer.status() == 403 && self.may_push()? {
+                break;
+            }
+            let answer = answer.accept()?;
+            next = answer
+                .header("Link")
+                .and_then(next_page)
+                .and_then(|target| self.absolute(target));
+            let page: Page = answer.json()?;
+            found.extend(
+                page.tags
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter(|tag| keep(tag)),
+            );
+        }
+        Ok(found)
+    }
+}
+
+/// The target of `<target>; rel="next"` (RFC 8288).
+fn next_page(header: &str) -> Option<&str> {
+    header.split(',').find_map(|link| {
+        let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+        let is_next = parameters.split(';').any(|parameter| {
+            let parameter = parameter.trim();
+            parameter == "rel=next" || parameter == r#"rel="next""#
+        });
+        is_next.then_some(target)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::next_page;
+
+    #[test]
+    fn the_next_page_is_found_among_links() {
+        assert_eq!(
+            next_page(r#"</v2/a/tags/list?last=b&n=2>; rel="next""#),
+            Some("/v2/a/tags/list?last=b&n=2")
+        );
+        assert_eq!(
+            next_page("<x>; rel=prev, <y>; title=t; rel=next"),
+            Some("y")
+        );
+        for none in ["", "<x>", "x; rel=next", r#"<x>; rel="prev""#] {
+            assert_eq!(next_page(none), None, "{none}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Working on a store without a server: a folder, a bucket or a registry (`--storage`).
+
+mod location;
+mod push;
+pub mod registry;
+
+pub use firn_store::{
+    EntryKind,
+    shared::{Expire, GcOptions, GcPlan, GcReport, PackFile, SharedStore},
+};
+pub(crate) use location::shared_options;
+pub use location::{StorageLocation, open_storage, open_storage_with_cache};
+pub(crate) use push::push_work;
+pub use push::{StoragePushReport, push_to_storage};
+
+/// How this machine is called in what it writes.
+pub fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
