@@ -29,6 +29,7 @@ use cache::FrameCache;
 use firn_chunks::{ChunkId, ListId, pack::Placed, segment::BlobRecord};
 use firn_formats::nix::{PublicKey, SecretKey};
 use index::Index;
+use read::UnderWay;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -110,6 +111,7 @@ struct Inner {
     temporary: PathBuf,
     /// Of packs, from the place itself.
     bytes_fetched: AtomicU64,
+    under_way: UnderWay,
     /// Held while segments are taken in.
     refreshing: Mutex<()>,
 }
@@ -139,6 +141,7 @@ impl SharedStore {
                 options,
                 trusted,
                 bytes_fetched: AtomicU64::new(0),
+                under_way: UnderWay::default(),
                 refreshing: Mutex::default(),
             }),
         })

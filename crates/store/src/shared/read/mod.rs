@@ -4,6 +4,7 @@
 //! under way; so at most two windows are in memory.
 
 mod job;
+mod under_way;
 mod window;
 
 use super::{ChunkSink, Inner};
@@ -13,6 +14,7 @@ use firn_chunks::ChunkId;
 use job::{Chunks, Job, decode_all, decode_one, has_checksums, range_of};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+pub(in crate::shared) use under_way::UnderWay;
 use window::{Answer, Reading, WINDOW_CHUNKS, Windows};
 
 /// Requests under way.
@@ -68,8 +70,22 @@ impl Inner {
         }
     }
 
-    /// Reads, checks and decodes the frames of a job.
+    /// Reads, checks and decodes the frames of a job. What another asks for at this moment is waited for, and
+    /// taken out of the cache.
     fn run(&self, job: &Job) -> Result<Chunks, StoreError> {
+        if job.cached.is_some() {
+            return self.run_alone(job);
+        }
+        let turn = self.under_way.enter(&job.pack, &job.range);
+        if !turn.waited {
+            return self.run_alone(job);
+        }
+        let parts = self.jobs(job.window, job.frames.clone());
+        let chunks = parts.iter().map(|part| self.run_alone(part));
+        Ok(chunks.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    fn run_alone(&self, job: &Job) -> Result<Chunks, StoreError> {
         if let Some(cached) = &job.cached
             && let Some(bytes) = self.cache.read(cached, &job.range)
         {
@@ -158,6 +174,13 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether the cache has all frames of a job by now.
+    fn is_kept(&self, job: &Job) -> bool {
+        job.frames
+            .iter()
+            .all(|frame| self.cache.find(&frame.pack, &range_of(frame)).is_some())
+    }
+
     fn fetch_all(
         &self,
         jobs: Vec<Job>,
@@ -177,6 +200,14 @@ impl Inner {
                         for job in queue {
                             if !go_on() {
                                 return Ok(());
+                            }
+                            // Who asks for it now, or has asked since the job was made, keeps it.
+                            let Some(_turn) = self.under_way.try_enter(&job.pack, &job.range)
+                            else {
+                                continue;
+                            };
+                            if self.is_kept(&job) {
+                                continue;
                             }
                             let bytes = self.fetch(&job.pack, job.range.clone())?;
                             if has_checksums(&job, &bytes) {
