@@ -281,7 +281,7 @@ mod tests {
 
     fn matches(pattern: &str, path: &str) -> bool {
         let base = Base {
-            directory: "/work".into(),
+            directory: "/repo".into(),
             home: Some("/home/me".into()),
         };
         let pattern = Pattern::parse(pattern, &base).expect("a pattern");
@@ -295,31 +295,31 @@ mod tests {
     #[test]
     fn names_match_as_in_minimatch() {
         for (pattern, path, expected) in [
-            ("flake.lock", "/work/flake.lock", true),
-            ("flake.lock", "/work/a/flake.lock", false),
-            ("./flake.lock", "/work/flake.lock", true),
-            ("**/flake.lock", "/work/flake.lock", true),
-            ("**/flake.lock", "/work/a/b/flake.lock", true),
-            ("*.lock", "/work/.lock", true),
-            ("*.lock", "/work/x.lock", true),
-            ("*.lock", "/work/x.locks", false),
-            ("a?c", "/work/abc", true),
-            ("a?c", "/work/ac", false),
-            ("[a-c]x", "/work/bx", true),
-            ("[!a-c]x", "/work/bx", false),
-            ("[^a-c]x", "/work/dx", true),
-            ("[z-a]x", "/work/[z-a]x", true),
-            ("[ab", "/work/[ab", true),
-            ("[]a]", "/work/]", true),
-            ("a{b,c}", "/work/ab", false),
-            ("a{b,c}", "/work/a{b,c}", true),
-            ("+(a)", "/work/+(a)", true),
-            (r"\*", "/work/*", true),
-            (r"\*", "/work/x", false),
-            ("dir", "/work/dir/deep/file", true),
-            ("dir/", "/work/dir/deep/file", true),
-            ("dir/", "/work/dir", false),
-            ("dir/**", "/work/dir", true),
+            ("flake.lock", "/repo/flake.lock", true),
+            ("flake.lock", "/repo/a/flake.lock", false),
+            ("./flake.lock", "/repo/flake.lock", true),
+            ("**/flake.lock", "/repo/flake.lock", true),
+            ("**/flake.lock", "/repo/a/b/flake.lock", true),
+            ("*.lock", "/repo/.lock", true),
+            ("*.lock", "/repo/x.lock", true),
+            ("*.lock", "/repo/x.locks", false),
+            ("a?c", "/repo/abc", true),
+            ("a?c", "/repo/ac", false),
+            ("[a-c]x", "/repo/bx", true),
+            ("[!a-c]x", "/repo/bx", false),
+            ("[^a-c]x", "/repo/dx", true),
+            ("[z-a]x", "/repo/[z-a]x", true),
+            ("[ab", "/repo/[ab", true),
+            ("[]a]", "/repo/]", true),
+            ("a{b,c}", "/repo/ab", false),
+            ("a{b,c}", "/repo/a{b,c}", true),
+            ("+(a)", "/repo/+(a)", true),
+            (r"\*", "/repo/*", true),
+            (r"\*", "/repo/x", false),
+            ("dir", "/repo/dir/deep/file", true),
+            ("dir/", "/repo/dir/deep/file", true),
+            ("dir/", "/repo/dir", false),
+            ("dir/**", "/repo/dir", true),
             ("~/x", "/home/me/x", true),
             ("/a/**/z", "/a/z", true),
             ("/a/**/b/**/z", "/a/1/b/2/3/z", true),
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn relative_paths_are_refused() {
         let base = Base {
-            directory: "/work".into(),
+            directory: "/repo".into(),
             home: None,
         };
         for pattern in ["..", "a/../b", "a/./b", "", "!", "~/x"] {
