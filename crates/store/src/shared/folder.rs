@@ -80,26 +80,13 @@ impl FolderBackend {
     }
 
     fn pack_path(&self, name: &str) -> Result<PathBuf, StoreError> {
-        match name.get(..2) {
-            Some(fan_out) if is_pack_name(name) => Ok(self
-                .root
-                .join("packs")
-                .join(fan_out)
-                .join(format!("{name}.pack"))),
-            // Names come out of segments, which anybody may have written.
-            _ => Err(StoreError::Damaged(format!(
-                "{name:?} does not name a pack"
-            ))),
-        }
+        let [folder, fan_out, file] = pack_place(name)?;
+        Ok(self.root.join(folder).join(fan_out).join(file))
     }
 
     fn segment_path(&self, name: &str) -> Result<PathBuf, StoreError> {
-        match is_segment_name(name) {
-            true => Ok(self.root.join("segments").join(format!("{name}.seg"))),
-            false => Err(StoreError::Damaged(format!(
-                "{name:?} does not name a segment"
-            ))),
-        }
+        let [folder, file] = segment_place(name)?;
+        Ok(self.root.join(folder).join(file))
     }
 
     /// Makes a file that appears whole and durable or not at all.
@@ -282,6 +269,28 @@ pub(super) fn is_pack_name(name: &str) -> bool {
 pub(super) fn is_segment_name(name: &str) -> bool {
     name.split_once('-')
         .is_some_and(|(at, random)| is_hex(at, 16) && is_hex(random, 16))
+}
+
+/// Where a pack lies in folders and buckets. Names come out of segments, which anybody may have written.
+pub(super) fn pack_place(name: &str) -> Result<[String; 3], StoreError> {
+    match name.get(..2) {
+        Some(fan_out) if is_pack_name(name) => {
+            Ok(["packs".into(), fan_out.into(), format!("{name}.pack")])
+        }
+        _ => Err(StoreError::Damaged(format!(
+            "{name:?} does not name a pack"
+        ))),
+    }
+}
+
+/// Where a segment lies in folders and buckets.
+pub(super) fn segment_place(name: &str) -> Result<[String; 2], StoreError> {
+    match is_segment_name(name) {
+        true => Ok(["segments".into(), format!("{name}.seg")]),
+        false => Err(StoreError::Damaged(format!(
+            "{name:?} does not name a segment"
+        ))),
+    }
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {

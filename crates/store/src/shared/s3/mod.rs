@@ -10,7 +10,7 @@
 
 mod http;
 
-use super::folder::{is_pack_name, is_segment_name};
+use super::folder::{is_pack_name, is_segment_name, pack_place, segment_place};
 use super::{Backend, PackFile, StoredPack};
 use crate::{StoreError, layout::random_hex};
 use bytes::Bytes;
@@ -136,24 +136,13 @@ impl S3Backend {
     }
 
     fn pack_path(&self, name: &str) -> Result<Path, StoreError> {
-        match name.get(..2) {
-            Some(fan_out) if is_pack_name(name) => Ok(self
-                .below("packs")
-                .join(fan_out)
-                .join(format!("{name}.pack"))),
-            _ => Err(StoreError::Damaged(format!(
-                "{name:?} does not name a pack"
-            ))),
-        }
+        let [folder, fan_out, file] = pack_place(name)?;
+        Ok(self.below(&folder).join(fan_out).join(file))
     }
 
     fn segment_path(&self, name: &str) -> Result<Path, StoreError> {
-        match is_segment_name(name) {
-            true => Ok(self.below("segments").join(format!("{name}.seg"))),
-            false => Err(StoreError::Damaged(format!(
-                "{name:?} does not name a segment"
-            ))),
-        }
+        let [folder, file] = segment_place(name)?;
+        Ok(self.below(&folder).join(file))
     }
 
     fn below(&self, folder: &str) -> Path {
