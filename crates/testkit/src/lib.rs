@@ -3,5 +3,6 @@
 pub mod rigs;
 pub mod server;
 pub mod shared_store;
+pub mod soak;
 
 pub use server::TestServer;

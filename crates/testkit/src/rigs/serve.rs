@@ -23,8 +23,15 @@ pub struct Server {
 impl Server {
     /// Starts with an empty data folder. `binary` is `env!("CARGO_BIN_EXE_firn")`.
     pub fn start(binary: &str) -> Self {
+        Self::start_with(binary, &serde_json::json!({}))
+    }
+
+    /// Starts with a configuration, which later starts read again.
+    pub fn start_with(binary: &str, config: &serde_json::Value) -> Self {
         let folder = tempfile::tempdir().expect("cannot make a temporary folder");
         let data = folder.path().join("data");
+        std::fs::write(data.with_extension("json"), config.to_string())
+            .expect("cannot write the configuration");
         let (child, address) = spawn(Path::new(binary), &data, "127.0.0.1:0");
         Self {
             binary: binary.into(),
@@ -134,6 +141,8 @@ fn spawn(binary: &Path, data: &Path, listen: &str) -> (Child, String) {
     let mut child = program::daemon(binary)
         .args(["serve", "--json", "--listen", listen, "--data"])
         .arg(data)
+        .arg("--config")
+        .arg(data.with_extension("json"))
         .env_remove("FIRN_SERVER")
         .env_remove("FIRN_TOKEN")
         .stdout(Stdio::piped())
