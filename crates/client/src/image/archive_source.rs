@@ -107,6 +107,7 @@ pub fn push_stored(
         digest: top.digest.to_string(),
         layers_total: layers.len() as u64,
         layers_sent,
+        layers_not_believed: 0,
         layers_reused: layers.len() as u64 - layers_sent,
         bytes_total: image.blobs.iter().map(|blob| blob.size).sum(),
         bytes_sent: repository.http().bytes_sent() - sent_before,
