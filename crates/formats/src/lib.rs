@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod nix;
 pub mod oci;
+pub mod pull;
 pub mod push;
 pub mod sha256;
 pub mod tar;

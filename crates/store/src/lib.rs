@@ -306,6 +306,11 @@ impl Store {
         self.inner.db.read(|connection| blobs::list(connection, id))
     }
 
+    /// Lengths of a blob's frames, in the order of its chunks; an error if one is missing.
+    pub fn frame_lengths(&self, id: BlobId) -> Result<Vec<u32>, StoreError> {
+        self.inner.frame_lengths(id)
+    }
+
     /// Opens a representation for reading; when this returns, every chunk's place is known
     /// and its pack open (rule 9). `range` is (first byte, length), cut to what is there. A gzip that was never
     /// made is made first, which takes as long as compressing it.
