@@ -1,8 +1,9 @@
 //! Images made elsewhere: an OCI layout or an archive, pushed byte for byte to a registry.
 
-use super::{ImageReport, parallel};
+use super::ImageReport;
 use crate::{
     error::{ClientError, Result},
+    parallel,
     progress::Progress,
     registry::Repository,
 };

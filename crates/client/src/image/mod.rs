@@ -1,7 +1,6 @@
 //! Pushing images: to Firn by chunks, to other registries by layers, and those made elsewhere.
 
 mod archive_source;
-mod parallel;
 mod to_firn;
 mod to_registry;
 

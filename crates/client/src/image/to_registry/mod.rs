@@ -11,9 +11,9 @@ mod trust;
 pub use beside::StoreBeside;
 pub use trust::LayerTrust;
 
-use super::{ImageReport, parallel, to_firn::put_documents};
+use super::{ImageReport, to_firn::put_documents};
 use crate::{
-    error::Result, local_store::LocalStore, progress::Progress, push::work::Work,
+    error::Result, local_store::LocalStore, parallel, progress::Progress, push::work::Work,
     registry::Repository,
 };
 use firn_formats::oci::Reference;
