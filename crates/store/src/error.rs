@@ -25,6 +25,9 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// Its packs or segments are there: a new database would forget them.
+    #[error("packs and segments are here, but not their database {0}")]
+    DatabaseMissing(PathBuf),
     #[error("the metadata database failed")]
     Database(#[source] rusqlite::Error),
     #[error("session {0} is gone")]
@@ -86,6 +89,7 @@ impl StoreError {
                 known: *known,
             },
             Self::Full(source) => Self::Full(copy(source)),
+            Self::DatabaseMissing(path) => Self::DatabaseMissing(path.clone()),
             Self::Io { path, source } => Self::Io {
                 path: path.clone(),
                 source: copy(source),

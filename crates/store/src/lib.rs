@@ -13,11 +13,16 @@
 //! | `verifier`, `ingest` | hashing blobs, from frames and from streams |
 //! | `shared` | a store without a server: in a folder, a bucket or a registry |
 //! | `segments`, `rebuild` | the index beside the database, and the database from the index |
+//! | `failpoint` | points at which tests let a step fail; nothing in what is released |
 
 mod codec;
 mod db;
 mod entry_cache;
 mod error;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
+#[cfg(not(feature = "failpoints"))]
+mod failpoint;
 mod files;
 mod ingest;
 mod layout;
@@ -37,6 +42,7 @@ pub use types::*;
 pub use verifier::{BlobVerifier, FreshChunk};
 
 use db::{Durability, blobs, caches, entries, sessions};
+use failpoint::{Point, reach};
 use firn_chunks::{ChunkId, ChunkList, Format, ListId, VerifiedFrame};
 use firn_formats::Sha256;
 use std::sync::Arc;
@@ -166,9 +172,12 @@ impl Store {
             false => Durability::Synced,
         };
         let published = self.inner.db.write(durability, move |connection| {
-            entries::publish(connection, session.as_deref(), cache, &publication)
+            let published = entries::publish(connection, session.as_deref(), cache, &publication)?;
+            reach(Point::PublicationPrepared)?;
+            Ok(published)
         });
         self.inner.entries.published();
+        reach(Point::PublicationCommitted)?;
         published
     }
 
@@ -190,17 +199,25 @@ impl Store {
         if !due {
             return Ok(());
         }
-        self.inner.db.write(Durability::Ordered, move |connection| {
-            entries::renew(connection, cache, kind, &keys, lease)
-        })
+        self.inner
+            .db
+            .write(Durability::Ordered, move |connection| {
+                entries::renew(connection, cache, kind, &keys, lease)
+            })?;
+        reach(Point::LeasesRenewed)
     }
 
     /// Opens a session for a cache.
     pub fn session_open(&self, cache: &CacheRow) -> Result<Session, StoreError> {
         let (cache, ttl) = (cache.clone(), self.inner.options.session_ttl);
-        self.inner.db.write(Durability::Ordered, move |connection| {
-            sessions::open(connection, &cache, ttl)
-        })
+        let session = self
+            .inner
+            .db
+            .write(Durability::Ordered, move |connection| {
+                sessions::open(connection, &cache, ttl)
+            })?;
+        reach(Point::SessionOpened)?;
+        Ok(session)
     }
 
     /// Finds a live session and renews it.
@@ -211,9 +228,12 @@ impl Store {
     /// Ends a session; its pins go.
     pub fn session_close(&self, id: &str) -> Result<(), StoreError> {
         let id = id.to_owned();
-        self.inner.db.write(Durability::Ordered, move |connection| {
-            sessions::close(connection, &id)
-        })
+        self.inner
+            .db
+            .write(Durability::Ordered, move |connection| {
+                sessions::close(connection, &id)
+            })?;
+        reach(Point::SessionClosed)
     }
 
     /// Pins those of `ids` that are valid in the session's domain; true where missing.
