@@ -139,11 +139,13 @@ async fn finish(call: &Call, repository: Repository, id: String, body: Incoming)
         RegistryError::with(ErrorCode::DigestInvalid, "PUT needs ?digest=<digest>")
     })?;
     let digest = Call::digest(digest)?;
-    append(call, repository.clone(), id.clone(), body).await?;
+    let start = start(call)?;
+    let _permit = permit(call).await?;
+    let mut reader = call.app.body_reader(body);
     let wanted = digest.clone();
     call.work(move |app| {
         let registry = &app.services.registry;
-        registry.upload_finish(&repository, &id, &wanted)
+        registry.upload_finish(&repository, &id, start, &mut reader, &wanted)
     })
     .await?;
     Ok(created(call, &digest))

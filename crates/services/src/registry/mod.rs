@@ -39,7 +39,7 @@ pub struct Registry {
     store: Store,
     access: Arc<Access>,
     sessions: SharedSessions,
-    uploads: Mutex<HashMap<String, Arc<uploads::Upload>>>,
+    uploads: Mutex<HashMap<String, Arc<uploads::Live>>>,
 }
 
 /// An image name: the cache it lies in and its name there.
