@@ -12,6 +12,7 @@
 //! | `read` | where a blob's frames lie, and reading them |
 //! | `verifier`, `ingest` | hashing blobs, from frames and from streams |
 //! | `shared` | a store without a server: in a folder, a bucket or a registry |
+//! | `retention` | what retention reads, and the transaction in which it takes entries away |
 //! | `segments`, `rebuild` | the index beside the database, and the database from the index |
 
 mod codec;
@@ -24,6 +25,7 @@ mod layout;
 mod packs;
 mod read;
 mod rebuild;
+mod retention;
 mod segments;
 pub mod shared;
 mod store;
@@ -33,6 +35,7 @@ mod verifier;
 pub use error::StoreError;
 pub use ingest::Ingest;
 pub use read::BlobReader;
+pub use retention::Eviction;
 pub use types::*;
 pub use verifier::{BlobVerifier, FreshChunk};
 
