@@ -42,6 +42,8 @@ pub enum ServiceError {
     Conflict(String),
     #[error("{what} is larger than {limit} bytes")]
     TooLarge { what: &'static str, limit: u64 },
+    #[error("the quota is exceeded: {0}")]
+    QuotaExceeded(String),
     #[error("the secret file {path}")]
     SecretFile {
         path: PathBuf,
@@ -99,6 +101,7 @@ impl ServiceError {
             Self::MissingReference(_) => ApiErrorCode::MissingReference,
             Self::Conflict(_) => ApiErrorCode::Conflict,
             Self::TooLarge { .. } => ApiErrorCode::TooLarge,
+            Self::QuotaExceeded(_) => ApiErrorCode::QuotaExceeded,
             Self::Store(StoreError::Full(_)) => ApiErrorCode::StorageFull,
             Self::SecretFile { .. }
             | Self::SecretContent { .. }

@@ -41,6 +41,11 @@ impl Eviction<'_> {
         retention::may_go(self.connection, sequence, used_at_ms, blob_leases)
     }
 
+    /// An entry that was planned for, if it is there and of that kind.
+    pub fn entry(&self, sequence: u64, kind: EntryKind) -> Result<Option<Entry>, StoreError> {
+        entries::of_sequence(self.connection, self.cache.id, signed(sequence), kind)
+    }
+
     /// Takes an entry away; segments learn of it.
     pub fn remove(&self, sequence: u64) -> Result<(), StoreError> {
         retention::remove(

@@ -155,6 +155,7 @@ pub struct HeldEntry {
     pub value: Bytes,
     /// Its last use, or its publication; milliseconds since 1970.
     pub used_at_ms: i64,
+    pub published_at_ms: i64,
     /// Under a lease of its own.
     pub leased: bool,
     /// It is here by a lease only, lapsed or not.
@@ -250,6 +251,7 @@ pub struct Session {
 pub struct CacheUsage {
     pub narinfos: u64,
     pub manifests: u64,
+    pub roots: u64,
     pub stored_bytes: u64,
 }
 

@@ -108,6 +108,24 @@ pub(crate) fn list(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// One entry by its sequence.
+pub(crate) fn of_sequence(
+    connection: &Connection,
+    cache: CacheId,
+    sequence: i64,
+    kind: EntryKind,
+) -> Result<Option<Entry>, StoreError> {
+    Ok(connection
+        .prepare_cached(concat!(
+            columns!(),
+            "WHERE sequence = ? AND cache = ? AND kind = ?"
+        ))?
+        .query_row(params![sequence, cache.0, kind as u16], |row| {
+            entry(row, kind)
+        })
+        .optional()?)
+}
+
 /// What was published in a cache after `sequence`, in order, each of one of `kinds`.
 pub(crate) fn since(
     connection: &Connection,
@@ -115,9 +133,10 @@ pub(crate) fn since(
     sequence: i64,
     kinds: &[EntryKind],
 ) -> Result<Vec<Entry>, StoreError> {
+    // The signs keep SQLite to the range of sequences, which is short; the index over caches is not.
     let mut statement = connection.prepare_cached(concat!(
         columns!(),
-        "WHERE sequence > ?1 AND cache = ?2 AND kind = ?3 ORDER BY sequence"
+        "WHERE sequence > ?1 AND +cache = ?2 AND +kind = ?3 ORDER BY sequence"
     ))?;
     let mut found = Vec::new();
     for kind in kinds {
@@ -311,6 +330,7 @@ pub(crate) fn usage(connection: &Connection, cache: CacheId) -> Result<CacheUsag
     Ok(CacheUsage {
         narinfos: count(EntryKind::Narinfo)?,
         manifests: count(EntryKind::Manifest)?,
+        roots: count(EntryKind::Root)?,
         stored_bytes: connection.query_row(
             "SELECT coalesce(sum(zstd_length), 0) FROM blobs WHERE id IN
                  (SELECT blob FROM entries JOIN entry_blobs ON entry = sequence WHERE cache = ?)",

@@ -54,7 +54,7 @@ pub(crate) fn each_entry(
              max(created_at * 1000, coalesce((SELECT at_ms FROM uses WHERE entry = sequence), 0)),
              coalesce(lease_until_ms > ",
         now_ms!(),
-        ", 0), lease_until_ms IS NOT NULL,
+        ", 0), lease_until_ms IS NOT NULL, created_at * 1000,
              (SELECT group_concat(blob) FROM (SELECT blob FROM entry_blobs WHERE entry = sequence ORDER BY position))
          FROM entries WHERE cache = ?1 AND kind = ?2 ORDER BY key"
     ))?;
@@ -67,7 +67,8 @@ pub(crate) fn each_entry(
             used_at_ms: row.get(3)?,
             leased: row.get(4)?,
             lapses: row.get(5)?,
-            blobs: entries::blob_ids(row, 6)?,
+            published_at_ms: row.get(6)?,
+            blobs: entries::blob_ids(row, 7)?,
         });
     }
     Ok(())
