@@ -7,8 +7,9 @@ use crate::{
 };
 use firn_formats::{
     admin::{
-        CacheConfigure, CacheCreate, CacheView, Evict, EvictReport, EvictionView, RootPin, RootView,
-        StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated, TokenView, WhoAmI,
+        CacheConfigure, CacheCreate, CacheView, Evict, EvictReport, EvictionView, RootPin,
+        RootView, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated, TokenView,
+        WhoAmI,
     },
     push::{Begin, Begun, FramesAccepted, Proposal, ProposalAnswer, Publish, Published},
 };
@@ -111,11 +112,7 @@ impl Server {
 
     /// Changes a cache's configuration.
     pub fn cache_configure(&self, name: &str, configure: &CacheConfigure) -> Result<CacheView> {
-        self.send_json(
-            Method::PATCH,
-            &format!("api/v1/caches/{name}"),
-            configure,
-        )
+        self.send_json(Method::PATCH, &format!("api/v1/caches/{name}"), configure)
     }
 
     /// A cache's roots.

@@ -48,12 +48,7 @@ impl Eviction<'_> {
 
     /// Takes an entry away; segments learn of it.
     pub fn remove(&self, sequence: u64) -> Result<(), StoreError> {
-        retention::remove(
-            self.connection,
-            self.cache.id,
-            &self.cache.name,
-            sequence,
-        )
+        retention::remove(self.connection, self.cache.id, &self.cache.name, sequence)
     }
 
     /// Remembers what went, and why.
@@ -91,9 +86,9 @@ impl Store {
         values: bool,
         take: &mut dyn FnMut(HeldEntry),
     ) -> Result<(), StoreError> {
-        self.inner.db.snapshot(|connection| {
-            retention::each_entry(connection, cache, kind, values, take)
-        })
+        self.inner
+            .db
+            .snapshot(|connection| retention::each_entry(connection, cache, kind, values, take))
     }
 
     /// Gives every blob that entries of the cache name to `take`, once.

@@ -165,7 +165,9 @@ fn stored(view: &CacheView) -> String {
 
 fn keeps(view: &CacheView) -> String {
     match view.keep_for_seconds {
-        Some(seconds) if seconds % 86400 == 0 => format!("{} d since the last use", seconds / 86400),
+        Some(seconds) if seconds % 86400 == 0 => {
+            format!("{} d since the last use", seconds / 86400)
+        }
         Some(seconds) => format!("{} since the last use", duration(seconds as f64)),
         None => "for ever".to_owned(),
     }

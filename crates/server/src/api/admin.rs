@@ -6,8 +6,8 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use firn_formats::admin::{
-    CacheConfigure, CacheCreate, CacheView, PathStatus, Right, StatsView, StatusAnswer, StatusQuery, TokenCreate,
-    TokenCreated, TokenView, WhoAmI,
+    CacheConfigure, CacheCreate, CacheView, PathStatus, Right, StatsView, StatusAnswer,
+    StatusQuery, TokenCreate, TokenCreated, TokenView, WhoAmI,
 };
 use firn_formats::nix::NarInfo;
 use firn_formats::push::{ApiErrorCode, PATHS_PER_REQUEST_MAX};
@@ -195,7 +195,9 @@ fn path_status(app: &App, cache: &Cache, query: StatusQuery) -> Result<StatusAns
         let Some(entry) = store.entry(cache.row.id, EntryKind::Narinfo, hash)? else {
             let evicted = app.services.retention.evicted_path(cache, hash)?;
             let evicted = evicted.map(super::retention::view);
-            answer.evicted.extend(evicted.map(|evicted| (path, evicted)));
+            answer
+                .evicted
+                .extend(evicted.map(|evicted| (path, evicted)));
             continue;
         };
         let narinfo = NarInfo::parse(&String::from_utf8_lossy(&entry.value))?;

@@ -10,7 +10,9 @@ pub mod token;
 pub use token::{Claims, TokenFault, Tokens};
 
 use crate::{ServiceError, secret_file, sync};
-use firn_formats::admin::{CacheConfigure, CacheCreate, CacheView, EvictedSummary, Right, TokenCreate};
+use firn_formats::admin::{
+    CacheConfigure, CacheCreate, CacheView, EvictedSummary, Right, TokenCreate,
+};
 use firn_formats::nix::{PublicKey, SecretKey};
 use firn_store::{CacheId, CacheRow, Store};
 use std::collections::BTreeMap;

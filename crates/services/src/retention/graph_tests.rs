@@ -104,7 +104,8 @@ fn the_least_recently_used_closure_goes_whole_and_what_others_use_stays() {
     // old needs lib and shared, new needs shared; lib was last used when old was.
     let mut graph = Graph::default();
     let sizes = [10, 20, 40, 30].map(|bytes| graph.add_blob(bytes));
-    let [old, lib, shared, new] = [DAY, DAY + 5000, DAY, 2 * DAY].map(|used| graph.add(used, false));
+    let [old, lib, shared, new] =
+        [DAY, DAY + 5000, DAY, 2 * DAY].map(|used| graph.add(used, false));
     for (node, blob) in [old, lib, shared, new].into_iter().zip(sizes) {
         graph.names(node, blob);
     }
@@ -152,7 +153,10 @@ fn a_hundred_thousand_paths_are_chosen_from_in_a_moment() {
         graph.add(i64::from(node) * 1000, false);
         graph.names(node, blob);
         for step in 1..=10 {
-            graph.needs(node, node.wrapping_mul(2_654_435_761).wrapping_add(step * 7919) % (node + 1));
+            graph.needs(
+                node,
+                node.wrapping_mul(2_654_435_761).wrapping_add(step * 7919) % (node + 1),
+            );
         }
     }
     let began = std::time::Instant::now();

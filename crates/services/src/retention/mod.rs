@@ -95,7 +95,8 @@ impl Retention {
             (most, low.min(most))
         });
         let limits = Limits {
-            unused_since_ms: keep_for_ms.map(|ms| scan.now_ms.saturating_sub(ms.unwrap_or(i64::MAX))),
+            unused_since_ms: keep_for_ms
+                .map(|ms| scan.now_ms.saturating_sub(ms.unwrap_or(i64::MAX))),
             bytes,
         };
         Ok(Plan::new(cache.row.id, scan, limits))

@@ -3,9 +3,7 @@
 use super::graph::{Chosen, Groups, Limits};
 use super::scan::{Held, NEEDING, Names, Scan};
 use crate::ServiceError;
-use firn_store::{
-    CacheId, Entry, EntryKind, Evicted, Eviction, EvictionReason, Store, StoreError,
-};
+use firn_store::{CacheId, Entry, EntryKind, Evicted, Eviction, EvictionReason, Store, StoreError};
 use std::collections::VecDeque;
 
 /// Entries in one transaction, while which nobody else writes: some ten milliseconds.
@@ -238,7 +236,11 @@ impl Run {
         for node in self.plan.groups.members(group) {
             let held = &self.plan.held[*node as usize];
             if held.kind == EntryKind::Tag {
-                tags.extend(eviction.entry(held.sequence, EntryKind::Tag)?.map(|tag| tag.key));
+                tags.extend(
+                    eviction
+                        .entry(held.sequence, EntryKind::Tag)?
+                        .map(|tag| tag.key),
+                );
             }
         }
         Ok(tags.join(", "))
@@ -246,17 +248,17 @@ impl Run {
 }
 
 /// A narinfo's or manifest's key, and what people call it.
-fn named(
-    eviction: &Eviction<'_>,
-    held: &Held,
-) -> Result<Option<(String, String)>, StoreError> {
+fn named(eviction: &Eviction<'_>, held: &Held) -> Result<Option<(String, String)>, StoreError> {
     let Some(entry) = eviction.entry(held.sequence, held.kind)? else {
         return Ok(None);
     };
     let name = match held.kind {
         EntryKind::Narinfo => std::str::from_utf8(&entry.value)
             .ok()
-            .and_then(|text| text.lines().find_map(|line| line.strip_prefix("StorePath: ")))
+            .and_then(|text| {
+                text.lines()
+                    .find_map(|line| line.strip_prefix("StorePath: "))
+            })
             .and_then(|path| path.rsplit('/').next())
             .unwrap_or(&entry.key)
             .to_owned(),

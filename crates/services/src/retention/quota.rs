@@ -44,7 +44,8 @@ impl Retention {
             return Ok(());
         };
         if whole > quota {
-            let what = format!("this alone has {whole} bytes, more than the quota of {quota} bytes");
+            let what =
+                format!("this alone has {whole} bytes, more than the quota of {quota} bytes");
             return Err(exceeded(cache, what));
         }
         let (metered, may_try) = self.meter(cache.row.id, bytes)?;
@@ -74,7 +75,9 @@ impl Retention {
         let mut meters = lock(&self.meters);
         if let Some(meter) = meters.0.get_mut(&cache) {
             meter.bytes = meter.bytes.saturating_add(bytes);
-            let may_try = meter.tried.is_none_or(|tried| tried.elapsed() >= TRY_AGAIN_AFTER);
+            let may_try = meter
+                .tried
+                .is_none_or(|tried| tried.elapsed() >= TRY_AGAIN_AFTER);
             return Ok((meter.bytes, may_try));
         }
         drop(meters);

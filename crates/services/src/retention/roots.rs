@@ -84,7 +84,10 @@ fn check(request: &RootPin) -> Result<(), ServiceError> {
             "a root's name has 1 to {NAME_BYTES_MAX} printable ASCII characters without spaces"
         ));
     }
-    if request.keep.is_some_and(|keep| !(1..=KEEP_MAX).contains(&keep)) {
+    if request
+        .keep
+        .is_some_and(|keep| !(1..=KEEP_MAX).contains(&keep))
+    {
         return refuse(format!("a root keeps 1 to {KEEP_MAX} pins"));
     }
     Ok(())
@@ -99,7 +102,9 @@ impl Retention {
         check(request)?;
         let (target, required) = self.target(cache, request)?;
         let _one_by_one = lock(&self.pinning);
-        let old = self.store.entry(cache.row.id, EntryKind::Root, &request.name)?;
+        let old = self
+            .store
+            .entry(cache.row.id, EntryKind::Root, &request.name)?;
         let mut root = match old.as_ref().map(|entry| Root::parse(&entry.value)) {
             Some(Some(root)) => root,
             Some(None) => return Err(ServiceError::StoredEntry(format!("root {}", request.name))),
@@ -149,10 +154,7 @@ impl Retention {
                 let path = StorePath::parse_base_name(base_name)
                     .map_err(|error| ServiceError::BadRequest(error.to_string()))?;
                 let hash = path.hash().to_string();
-                Ok((
-                    Target::Path(path.to_string()),
-                    (EntryKind::Narinfo, hash),
-                ))
+                Ok((Target::Path(path.to_string()), (EntryKind::Narinfo, hash)))
             }
             (None, Some(image)) => {
                 let key = self.image_key(cache, image)?;
@@ -171,7 +173,9 @@ impl Retention {
         }
         let (repository, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
         if ManifestReference::parse(tag).is_err() {
-            return refuse(format!("{image:?} is no image; write NAME:TAG or NAME@sha256:…"));
+            return refuse(format!(
+                "{image:?} is no image; write NAME:TAG or NAME@sha256:…"
+            ));
         }
         let key = format!("{repository}:{tag}");
         let found = self.store.entry(cache.row.id, EntryKind::Tag, &key)?;

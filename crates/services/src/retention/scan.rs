@@ -421,7 +421,9 @@ impl Names {
     fn tagged(&self, tag: &str, digest: &[u8]) -> Option<NodeId> {
         let (repository, _) = tag.rsplit_once(':')?;
         let digest = std::str::from_utf8(digest).ok()?;
-        self.manifests.get(&format!("{repository}@{digest}")).copied()
+        self.manifests
+            .get(&format!("{repository}@{digest}"))
+            .copied()
     }
 
     /// The subject and the one that refers to it.

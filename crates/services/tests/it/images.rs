@@ -38,7 +38,12 @@ impl<'a> Images<'a> {
         })
     }
 
-    fn put(&self, reference: Option<&str>, media_type: &str, json: &serde_json::Value) -> serde_json::Value {
+    fn put(
+        &self,
+        reference: Option<&str>,
+        media_type: &str,
+        json: &serde_json::Value,
+    ) -> serde_json::Value {
         let bytes = serde_json::to_vec(json).unwrap();
         let digest = Digest::from(Sha256::of(&bytes));
         let reference = match reference {
@@ -53,7 +58,12 @@ impl<'a> Images<'a> {
         serde_json::json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()})
     }
 
-    fn image(&self, tag: Option<&str>, layers: &[&str], subject: Option<&serde_json::Value>) -> serde_json::Value {
+    fn image(
+        &self,
+        tag: Option<&str>,
+        layers: &[&str],
+        subject: Option<&serde_json::Value>,
+    ) -> serde_json::Value {
         let name = format!("{tag:?} {layers:?} {subject:?}");
         let mut manifest = serde_json::json!({
             "schemaVersion": 2,
@@ -93,7 +103,11 @@ fn the_image_pulled_last_stays_and_layers_that_it_shares() {
     assert_eq!(evicted.evicted[0].name, "app:old");
     assert!(images.pull("new") && !images.pull("old"));
     assert_eq!(fixture.keys(EntryKind::Tag), ["app:new"]);
-    let why = fixture.services.retention.evictions(&fixture.cache(), 10).unwrap();
+    let why = fixture
+        .services
+        .retention
+        .evictions(&fixture.cache(), 10)
+        .unwrap();
     assert_eq!(why[0].kind, EntryKind::Manifest);
 }
 
@@ -115,8 +129,18 @@ fn an_index_keeps_its_images_and_an_image_what_refers_to_it() {
         image: Some("main/app:1".to_owned()),
         ..RootPin::default()
     };
-    let root = fixture.services.retention.pin(&fixture.cache(), &pin).unwrap();
-    assert!(root.pinned[0].image.as_ref().unwrap().starts_with("app@sha256:"));
+    let root = fixture
+        .services
+        .retention
+        .pin(&fixture.cache(), &pin)
+        .unwrap();
+    assert!(
+        root.pinned[0]
+            .image
+            .as_ref()
+            .unwrap()
+            .starts_with("app@sha256:")
+    );
     images.image(Some("other"), &["other"], None);
     fixture.configure(None, Some(1));
     let evicted = fixture.services.retention.evict(&fixture.cache()).unwrap();
@@ -124,7 +148,11 @@ fn an_index_keeps_its_images_and_an_image_what_refers_to_it() {
     for descriptor in [&amd64, &arm64, &signature] {
         assert!(images.pull(digest(descriptor)));
     }
-    fixture.services.retention.unpin(&fixture.cache(), "release").unwrap();
+    fixture
+        .services
+        .retention
+        .unpin(&fixture.cache(), "release")
+        .unwrap();
     let evicted = fixture.services.retention.evict(&fixture.cache()).unwrap();
     assert_eq!(evicted.images, 4);
     for kind in [EntryKind::Manifest, EntryKind::Tag, EntryKind::Referrer] {

@@ -34,7 +34,11 @@ fn the_least_recently_used_closure_goes_and_the_rest_is_whole() {
     later();
     assert!(fixture.pull(second));
     fixture.configure(None, Some(100_000));
-    let preview = fixture.services.retention.preview(&fixture.cache()).unwrap();
+    let preview = fixture
+        .services
+        .retention
+        .preview(&fixture.cache())
+        .unwrap();
     assert!(fixture.has(first), "a preview takes nothing away");
     let evicted = fixture.services.retention.evict(&fixture.cache()).unwrap();
     assert_eq!(preview.evicted, evicted.evicted);
@@ -47,11 +51,21 @@ fn the_least_recently_used_closure_goes_and_the_rest_is_whole() {
     assert_eq!(fixture.keys(EntryKind::NarAlias).len(), 2);
     assert_eq!(fixture.keys(EntryKind::NarFile).len(), 4);
     let hash = first.path.hash().to_string();
-    let why = fixture.services.retention.evicted_path(&fixture.cache(), &hash);
+    let why = fixture
+        .services
+        .retention
+        .evicted_path(&fixture.cache(), &hash);
     let why = why.unwrap().unwrap();
-    assert_eq!((why.reason, why.name.as_str()), (EvictionReason::Quota, first.path.to_string().as_str()));
+    assert_eq!(
+        (why.reason, why.name.as_str()),
+        (EvictionReason::Quota, first.path.to_string().as_str())
+    );
     assert!(why.bytes >= 20_000 && why.at > 0 && why.used_at > 0);
-    let view = fixture.services.access.cache_view(&fixture.cache()).unwrap();
+    let view = fixture
+        .services
+        .access
+        .cache_view(&fixture.cache())
+        .unwrap();
     assert_eq!(view.evicted.paths, 2);
     // It may come again.
     fixture.configure(None, Some(0));
@@ -64,7 +78,8 @@ fn the_least_recently_used_closure_goes_and_the_rest_is_whole() {
 fn what_nobody_used_for_long_goes_with_all_that_belongs_to_it() {
     let fixture = Fixture::new();
     let [lib, tool, mut first, second] = family(&fixture);
-    first.narinfo.deriver = Some(StorePath::parse_base_name("0123456789abcdfghijklmnpqrsvwxyz-first.drv").unwrap());
+    first.narinfo.deriver =
+        Some(StorePath::parse_base_name("0123456789abcdfghijklmnpqrsvwxyz-first.drv").unwrap());
     let signer = firn_formats::nix::SecretKey::from_seed("pusher-1", [7; 32]);
     first.narinfo.signatures = vec![signer.sign(&first.narinfo.fingerprint())];
     fixture.push(&first).unwrap();
@@ -72,12 +87,29 @@ fn what_nobody_used_for_long_goes_with_all_that_belongs_to_it() {
     let cache = fixture.cache();
     let hash = first.path.hash().to_string();
     let drv = first.narinfo.deriver.as_ref().unwrap().to_string();
-    nix.put_extra(&cache, ExtraKind::Log, &drv, None, &mut &b"a log"[..]).unwrap();
-    nix.extra(&cache, ExtraKind::Listing, &hash).unwrap().unwrap();
+    nix.put_extra(&cache, ExtraKind::Log, &drv, None, &mut &b"a log"[..])
+        .unwrap();
+    nix.extra(&cache, ExtraKind::Listing, &hash)
+        .unwrap()
+        .unwrap();
     let trace = format!(r#"{{"outPath":"{}"}}"#, first.path);
-    nix.put_extra(&cache, ExtraKind::BuildTrace, "x.drv/out.doi", None, &mut trace.as_bytes()).unwrap();
+    nix.put_extra(
+        &cache,
+        ExtraKind::BuildTrace,
+        "x.drv/out.doi",
+        None,
+        &mut trace.as_bytes(),
+    )
+    .unwrap();
     let debug = format!(r#"{{"archive":"../{}","member":"x"}}"#, first.narinfo.url);
-    nix.put_extra(&cache, ExtraKind::DebugInfo, "ab.debug", None, &mut debug.as_bytes()).unwrap();
+    nix.put_extra(
+        &cache,
+        ExtraKind::DebugInfo,
+        "ab.debug",
+        None,
+        &mut debug.as_bytes(),
+    )
+    .unwrap();
     std::thread::sleep(Duration::from_millis(2100));
     assert!(fixture.pull(&second));
     fixture.configure(Some(1), None);
@@ -85,10 +117,20 @@ fn what_nobody_used_for_long_goes_with_all_that_belongs_to_it() {
     assert_eq!(evicted.paths, 2);
     assert!(!fixture.has(&first) && !fixture.has(&tool));
     assert!(fixture.has(&lib), "its user was used");
-    for kind in [EntryKind::Log, EntryKind::Listing, EntryKind::BuildTrace, EntryKind::DebugInfo] {
+    for kind in [
+        EntryKind::Log,
+        EntryKind::Listing,
+        EntryKind::BuildTrace,
+        EntryKind::DebugInfo,
+    ] {
         assert!(fixture.keys(kind).is_empty(), "{kind:?}");
     }
-    let why = fixture.services.retention.evicted_path(&cache, &hash).unwrap().unwrap();
+    let why = fixture
+        .services
+        .retention
+        .evicted_path(&cache, &hash)
+        .unwrap()
+        .unwrap();
     assert_eq!(why.reason, EvictionReason::Unused);
 }
 
@@ -98,7 +140,12 @@ fn a_nar_that_is_read_alone_is_a_use_of_its_path() {
     let [_, _, first, second] = family(&fixture);
     later();
     let name = first.narinfo.url.strip_prefix("nar/").unwrap();
-    fixture.services.nix_cache.nar(&fixture.cache(), name).unwrap().unwrap();
+    fixture
+        .services
+        .nix_cache
+        .nar(&fixture.cache(), name)
+        .unwrap()
+        .unwrap();
     fixture.configure(None, Some(105_000));
     fixture.services.retention.evict(&fixture.cache()).unwrap();
     assert!(fixture.has(&first) && !fixture.has(&second));
@@ -112,7 +159,10 @@ fn a_root_keeps_its_closure_and_its_history_and_outlives_the_database() {
     let versions: Vec<Path> = (0..4)
         .map(|version| Path::new(&format!("app-{version}"), 1000, &[&lib.path]))
         .collect();
-    assert!(matches!(fixture.pin("main", &versions[0], None), Err(ServiceError::NotFound(_))));
+    assert!(matches!(
+        fixture.pin("main", &versions[0], None),
+        Err(ServiceError::NotFound(_))
+    ));
     for version in &versions {
         fixture.push(version).unwrap();
         fixture.pin("main", version, Some(2)).unwrap();
@@ -120,12 +170,22 @@ fn a_root_keeps_its_closure_and_its_history_and_outlives_the_database() {
     let fixture = fixture.rebuilt();
     fixture.configure(None, Some(1));
     fixture.services.retention.evict(&fixture.cache()).unwrap();
-    let here: Vec<bool> = versions.iter().map(|version| fixture.has(version)).collect();
+    let here: Vec<bool> = versions
+        .iter()
+        .map(|version| fixture.has(version))
+        .collect();
     assert_eq!(here, [false, false, true, true]);
     fixture.check_whole(&versions.iter().chain([&lib]).cloned().collect::<Vec<_>>());
     let roots = fixture.services.retention.roots(&fixture.cache()).unwrap();
-    assert_eq!((roots.len(), roots[0].pinned.len(), roots[0].keep), (1, 2, 2));
-    fixture.services.retention.unpin(&fixture.cache(), "main").unwrap();
+    assert_eq!(
+        (roots.len(), roots[0].pinned.len(), roots[0].keep),
+        (1, 2, 2)
+    );
+    fixture
+        .services
+        .retention
+        .unpin(&fixture.cache(), "main")
+        .unwrap();
     fixture.services.retention.evict(&fixture.cache()).unwrap();
     assert!(!fixture.has(&lib));
 }
@@ -136,7 +196,10 @@ fn rule_5_what_a_pusher_was_told_is_here_stays() {
     let [lib, _, _, second] = family(&fixture);
     std::thread::sleep(Duration::from_millis(2100));
     let hash = second.path.hash().to_string();
-    let present = fixture.services.nix_cache.present_for_pusher(&fixture.cache(), &[&hash]);
+    let present = fixture
+        .services
+        .nix_cache
+        .present_for_pusher(&fixture.cache(), &[&hash]);
     assert_eq!(present.unwrap(), [true]);
     fixture.configure(None, Some(1));
     fixture.services.retention.evict(&fixture.cache()).unwrap();
@@ -152,10 +215,17 @@ fn a_push_that_exceeds_the_quota_makes_room_for_itself() {
         let path = Path::new(&format!("app-{version}"), 20_000, &[]);
         fixture.push(&path).unwrap();
         assert!(fixture.has(&path));
-        assert!(fixture.stored_bytes() <= 100_000, "{}", fixture.stored_bytes());
+        assert!(
+            fixture.stored_bytes() <= 100_000,
+            "{}",
+            fixture.stored_bytes()
+        );
     }
     let refused = fixture.push(&Path::new("huge", 120_000, &[])).unwrap_err();
-    assert!(matches!(refused, ServiceError::QuotaExceeded(_)), "{refused}");
+    assert!(
+        matches!(refused, ServiceError::QuotaExceeded(_)),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -169,7 +239,10 @@ fn what_cannot_go_yet_may_double_the_quota_and_no_more() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(refused, ServiceError::QuotaExceeded(_)), "{refused}");
+    assert!(
+        matches!(refused, ServiceError::QuotaExceeded(_)),
+        "{refused}"
+    );
     assert_eq!(accepted, 6);
     assert_eq!(fixture.keys(EntryKind::Narinfo).len(), 6);
 }
@@ -306,7 +379,9 @@ proptest! {
 fn pushes_and_evictions_at_once_leave_no_hole() {
     let fixture = Fixture::new();
     fixture.configure(None, Some(30_000));
-    let libs: Vec<Path> = (0..4).map(|lib| Path::new(&format!("lib-{lib}"), 3000, &[])).collect();
+    let libs: Vec<Path> = (0..4)
+        .map(|lib| Path::new(&format!("lib-{lib}"), 3000, &[]))
+        .collect();
     let apps: Vec<Path> = (0..60)
         .map(|app| {
             let needed = [&libs[app % 4].path, &libs[(app / 4) % 4].path];
@@ -318,7 +393,12 @@ fn pushes_and_evictions_at_once_leave_no_hole() {
         let evictor = scope.spawn(|| {
             let mut evicted = 0;
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                evicted += fixture.services.retention.evict(&fixture.cache()).unwrap().paths;
+                evicted += fixture
+                    .services
+                    .retention
+                    .evict(&fixture.cache())
+                    .unwrap()
+                    .paths;
             }
             evicted
         });
@@ -335,7 +415,9 @@ fn pushes_and_evictions_at_once_leave_no_hole() {
                         // A library that went meanwhile is refused, never forgotten.
                         match fixture.push(app) {
                             Ok(()) => published += 1,
-                            Err(ServiceError::MissingReference(_) | ServiceError::BadRequest(_)) => {}
+                            Err(
+                                ServiceError::MissingReference(_) | ServiceError::BadRequest(_),
+                            ) => {}
                             Err(error) => panic!("{error}"),
                         }
                     }
@@ -343,10 +425,16 @@ fn pushes_and_evictions_at_once_leave_no_hole() {
                 })
             })
             .collect();
-        let published: u32 = pushers.into_iter().map(|pusher| pusher.join().unwrap()).sum();
+        let published: u32 = pushers
+            .into_iter()
+            .map(|pusher| pusher.join().unwrap())
+            .sum();
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         let evicted = evictor.join().unwrap();
-        assert!(published > 10 && evicted > 10, "{published} published, {evicted} evicted");
+        assert!(
+            published > 10 && evicted > 10,
+            "{published} published, {evicted} evicted"
+        );
     });
     let all: Vec<Path> = libs.into_iter().chain(apps).collect();
     fixture.check_whole(&all);

@@ -52,7 +52,10 @@ impl Fixture {
             quota_bytes: quota,
         };
         let cache = self.cache();
-        self.services.access.cache_configure(&cache, &change).unwrap();
+        self.services
+            .access
+            .cache_configure(&cache, &change)
+            .unwrap();
         self.services.retention.reconfigured(&cache);
     }
 
@@ -103,7 +106,11 @@ impl Fixture {
             .services
             .store
             .entries(self.cache().row.id, kind, "", None, 10_000);
-        entries.unwrap().into_iter().map(|entry| entry.key).collect()
+        entries
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.key)
+            .collect()
     }
 
     /// Every narinfo's references are here, and its NAR can be read to the end.

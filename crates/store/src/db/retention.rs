@@ -3,8 +3,7 @@
 use super::{entries, now_ms, signed, unsigned};
 use crate::StoreError;
 use crate::types::{
-    BlobId, CacheId, EntryKind, Evicted, EvictionReason, EvictionSummary, HeldBlob,
-    HeldEntry, Use,
+    BlobId, CacheId, EntryKind, Evicted, EvictionReason, EvictionSummary, HeldBlob, HeldEntry, Use,
 };
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};

@@ -66,16 +66,20 @@ fn base_name(path: &str) -> Outcome<String> {
     let paths = resolve_all(std::slice::from_ref(&path.to_owned()))?;
     match paths.as_slice() {
         [one] => Ok(one.to_string()),
-        _ => Err(Failure::new(format!("{path} stands for {} paths", paths.len()))
-            .hint("pin them one by one, under names of their own")),
+        _ => Err(
+            Failure::new(format!("{path} stands for {} paths", paths.len()))
+                .hint("pin them one by one, under names of their own"),
+        ),
     }
 }
 
 pub(super) fn unpin(global: &Global, server: &Server, name: &str) -> Outcome {
     server.root_unpin(&global.cache, name)?;
-    show(global.json, &serde_json::json!({ "unpinned": name }), |_| {
-        format!("unpinned {name}")
-    })
+    show(
+        global.json,
+        &serde_json::json!({ "unpinned": name }),
+        |_| format!("unpinned {name}"),
+    )
 }
 
 pub(super) fn evict(global: &Global, server: &Server, args: &EvictArgs) -> Outcome {
