@@ -81,10 +81,12 @@ pub(crate) fn names(input: &[u8]) {
     if let Ok(signature) = Signature::parse(text) {
         assert_eq!(Signature::parse(&signature.to_string()), Ok(signature));
     }
-    for name in [RealisationName::parse(text), RealisationName::parse_id(text)] {
-        if let Ok(name) = name {
-            assert_eq!(RealisationName::parse(&name.to_string()), Ok(name));
-        }
+    let names = [
+        RealisationName::parse(text),
+        RealisationName::parse_id(text),
+    ];
+    for name in names.into_iter().flatten() {
+        assert_eq!(RealisationName::parse(&name.to_string()), Ok(name));
     }
     let _ = PublicKey::parse(text);
     let _ = SecretKey::parse(text);
@@ -110,5 +112,9 @@ pub(crate) fn rewrap(input: &[u8]) {
     let whole = wrap(content.len().max(1));
     assert_eq!(whole.len() as u64, wrapped_length(format, length));
     assert_eq!(wrap(usize::from(*piece).max(1)), whole);
-    assert!(Encoder::new(format, length + 1).finish(&mut Vec::new()).is_err());
+    assert!(
+        Encoder::new(format, length + 1)
+            .finish(&mut Vec::new())
+            .is_err()
+    );
 }

@@ -38,7 +38,10 @@ fn check_segment(bytes: &[u8]) {
         };
         let written = segment::encode_with(&preamble, &read.records);
         let again = segment::decode(&written).expect("its own bytes");
-        assert_eq!((&again.records, &again.covers), (&read.records, &read.covers));
+        assert_eq!(
+            (&again.records, &again.covers),
+            (&read.records, &read.covers)
+        );
     }
 }
 

@@ -44,6 +44,8 @@ pub enum ServiceError {
     TooManyUploads(usize),
     #[error("{what} is larger than {limit} bytes")]
     TooLarge { what: &'static str, limit: u64 },
+    #[error("the quota is exceeded: {0}")]
+    QuotaExceeded(String),
     #[error("the secret file {path}")]
     SecretFile {
         path: PathBuf,
@@ -102,6 +104,7 @@ impl ServiceError {
             Self::MissingReference(_) => ApiErrorCode::MissingReference,
             Self::Conflict(_) | Self::TooManyUploads(_) => ApiErrorCode::Conflict,
             Self::TooLarge { .. } => ApiErrorCode::TooLarge,
+            Self::QuotaExceeded(_) => ApiErrorCode::QuotaExceeded,
             Self::Store(StoreError::Full(_)) => ApiErrorCode::StorageFull,
             Self::SecretFile { .. }
             | Self::SecretContent { .. }

@@ -13,6 +13,7 @@
 //! | `verifier`, `ingest` | hashing blobs, from frames and from streams |
 //! | `uploads` | streams that go on after a restart |
 //! | `shared` | a store without a server: in a folder, a bucket or a registry |
+//! | `retention` | what retention reads, and the transaction in which it takes entries away |
 //! | `segments`, `rebuild` | the index beside the database, and the database from the index |
 //! | `failpoint` | points at which tests let a step fail; nothing in what is released |
 
@@ -30,6 +31,7 @@ mod layout;
 mod packs;
 mod read;
 mod rebuild;
+mod retention;
 mod segments;
 pub mod shared;
 mod store;
@@ -40,6 +42,7 @@ mod verifier;
 pub use error::StoreError;
 pub use ingest::Ingest;
 pub use read::BlobReader;
+pub use retention::Eviction;
 pub use types::*;
 pub use uploads::Upload;
 pub use verifier::{BlobVerifier, FreshChunk};

@@ -9,12 +9,12 @@
 //! wait until there are enough of them. The upload's session pins its chunks (rule 5). Cuts depend only on
 //! the bytes from the last cut on, so a stream that goes on at its tail has the chunks of one that never broke.
 
+use crate::StoreError;
 use crate::db::writer::lock;
 use crate::db::{Durability, sessions, uploads};
 use crate::ingest::Ingest;
 use crate::store::Inner;
 use crate::types::{BlobInfo, CacheId, CacheRow, Session, UploadLimits};
-use crate::StoreError;
 use firn_chunks::ChunkRef;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -69,9 +69,11 @@ impl Progress {
         }
         let (id, tail) = (self.id.clone(), tail.to_vec());
         let chunks = std::mem::take(&mut state.waiting);
-        self.inner.db.write(Durability::Ordered, move |connection| {
-            uploads::advance(connection, &id, &chunks, &tail)
-        })?;
+        self.inner
+            .db
+            .write(Durability::Ordered, move |connection| {
+                uploads::advance(connection, &id, &chunks, &tail)
+            })?;
         state.durable = durable;
         Ok(())
     }
@@ -107,7 +109,9 @@ impl Upload {
         id: &str,
         limits: UploadLimits,
     ) -> Result<Self, StoreError> {
-        let row = inner.db.snapshot(|connection| uploads::find(connection, id))?;
+        let row = inner
+            .db
+            .snapshot(|connection| uploads::find(connection, id))?;
         Self::go_on(inner, row, limits.idle)
     }
 
