@@ -30,6 +30,8 @@ pub enum StoreError {
     DatabaseMissing(PathBuf),
     #[error("the metadata database failed")]
     Database(#[source] rusqlite::Error),
+    #[error("{0} uploads are under way in this cache: finish or cancel some")]
+    TooManyUploads(usize),
     #[error("session {0} is gone")]
     SessionGone(String),
     #[error("{} chunks of the blob are not here", .0.len())]
@@ -95,6 +97,7 @@ impl StoreError {
                 source: copy(source),
             },
             Self::Database(source) => Self::Database(duplicate_database(source)),
+            Self::TooManyUploads(open) => Self::TooManyUploads(*open),
             Self::SessionGone(id) => Self::SessionGone(id.clone()),
             Self::MissingChunks(ids) => Self::MissingChunks(ids.clone()),
             Self::MissingEntry(key) => Self::MissingEntry(key.clone()),

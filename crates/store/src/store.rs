@@ -204,6 +204,16 @@ impl Inner {
         BlobReader::open(&self.layouts, layout, representation, range)
     }
 
+    /// Lengths of a blob's frames.
+    pub(crate) fn frame_lengths(&self, blob: BlobId) -> Result<Vec<u32>, StoreError> {
+        let layout = self.layouts.get(blob)?;
+        Ok(layout
+            .frames
+            .iter()
+            .map(|frame| frame.frame_length)
+            .collect())
+    }
+
     /// Makes and remembers the gzip of a blob.
     pub(crate) fn make_gzip(&self, id: BlobId) -> Result<(Sha256, u64), StoreError> {
         let layout = self.layouts.get(id)?;
