@@ -125,7 +125,7 @@ impl NixCache {
         }
     }
 
-    /// Says "it is here" for these paths to a pusher: renews their leases (rule 5), then looks.
+    /// Which of these paths are here, to be said to a pusher: their leases are renewed (rule 5).
     ///
     /// # Errors
     /// If the store fails.
@@ -134,9 +134,6 @@ impl NixCache {
         cache: &Cache,
         hashes: &[&str],
     ) -> Result<Vec<bool>, ServiceError> {
-        self.store.renew(cache.row.id, EntryKind::Narinfo, hashes)?;
-        Ok(self
-            .store
-            .entries_present(cache.row.id, EntryKind::Narinfo, hashes)?)
+        Ok(self.store.renew(cache.row.id, EntryKind::Narinfo, hashes)?)
     }
 }

@@ -1,6 +1,6 @@
 //! Upload sessions, on the database's clock (rule 10).
 
-use super::{millis, now_ms};
+use super::{Database, Durability, millis, now_ms};
 use crate::types::{CacheId, CacheRow, DomainId, Session};
 use crate::{StoreError, layout};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -74,33 +74,58 @@ pub(crate) fn renew(connection: &Connection, id: &str, ttl: Duration) -> Result<
     Ok(())
 }
 
-/// Ends one; ending it twice is no fault.
+/// Ends one; ending it twice is no fault. Its pins count no more from here on; [`reap_all`] clears them away.
 pub(crate) fn close(connection: &Connection, id: &str) -> Result<(), StoreError> {
-    connection.execute(
-        "DELETE FROM pins WHERE session IN (SELECT id FROM sessions WHERE token = ?)",
-        [id],
-    )?;
-    connection.execute("DELETE FROM sessions WHERE token = ?", [id])?;
+    connection
+        .prepare_cached("UPDATE sessions SET expires_at_ms = 0 WHERE token = ?")?
+        .execute([id])?;
     Ok(())
 }
 
-/// Ends those that have expired.
-pub(crate) fn reap(connection: &Connection) -> Result<usize, StoreError> {
-    connection.execute(
-        concat!(
-            "DELETE FROM pins WHERE session IN (SELECT id FROM sessions WHERE expires_at_ms <= ",
+/// Rows of pins deleted at once: each may be megabytes, and the writer is everybody's.
+const PINS_REAPED_MAX: usize = 16;
+
+/// What [`reap`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reaped {
+    /// Sessions that are gone.
+    sessions: usize,
+    /// There is more to do.
+    more: bool,
+}
+
+/// Clears away sessions that have ended, or some of their pins. To be called until there is no more.
+fn reap(connection: &Connection) -> Result<Reaped, StoreError> {
+    let pins = connection
+        .prepare_cached(concat!(
+            "DELETE FROM pins WHERE id IN (SELECT pins.id FROM sessions JOIN pins ON session = sessions.id
+                 WHERE expires_at_ms <= ",
             now_ms!(),
-            ")"
-        ),
-        [],
-    )?;
-    // Those that expired between the two statements have pins still, and stay for the next time.
-    Ok(connection.execute(
-        concat!(
+            " LIMIT ?)"
+        ))?
+        .execute([PINS_REAPED_MAX as i64])?;
+    // Those that ended between the two statements have pins still, and stay for the next time.
+    let sessions = connection
+        .prepare_cached(concat!(
             "DELETE FROM sessions WHERE expires_at_ms <= ",
             now_ms!(),
             " AND NOT EXISTS (SELECT 1 FROM pins WHERE session = sessions.id)"
-        ),
-        [],
-    )?)
+        ))?
+        .execute([])?;
+    Ok(Reaped {
+        sessions,
+        more: pins == PINS_REAPED_MAX,
+    })
+}
+
+/// Clears away all sessions that have ended, in as many short transactions as it takes; gives their number.
+pub(crate) fn reap_all(db: &Database) -> Result<usize, StoreError> {
+    let mut sessions = 0;
+    loop {
+        let reaped = db.write(Durability::Ordered, reap)?;
+        sessions += reaped.sessions;
+        if !reaped.more {
+            return Ok(sessions);
+        }
+    }
 }
