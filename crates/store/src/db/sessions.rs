@@ -1,6 +1,6 @@
 //! Upload sessions, on the database's clock (rule 10).
 
-use super::{millis, now_ms};
+use super::{Database, Durability, millis, now_ms};
 use crate::types::{CacheId, CacheRow, DomainId, Session};
 use crate::{StoreError, layout};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -74,20 +74,26 @@ pub(crate) fn renew(connection: &Connection, id: &str, ttl: Duration) -> Result<
     Ok(())
 }
 
-/// Ends one, and the upload that it may be; ending it twice is no fault.
+/// Ends one, and the upload that it may be; ending it twice is no fault. Its pins count no more from here on;
+/// [`reap_all`] clears them away.
 pub(crate) fn close(connection: &Connection, id: &str) -> Result<(), StoreError> {
     let row: Option<i64> = connection
-        .prepare_cached("SELECT id FROM sessions WHERE token = ?")?
+        .prepare_cached("UPDATE sessions SET expires_at_ms = 0 WHERE token = ? RETURNING id")?
         .query_row([id], |row| row.get(0))
         .optional()?;
-    let Some(row) = row else { return Ok(()) };
+    match row {
+        Some(row) => end_upload(connection, row),
+        None => Ok(()),
+    }
+}
+
+/// Takes away what a session is as an upload.
+fn end_upload(connection: &Connection, session: i64) -> Result<(), StoreError> {
     for statement in [
         "DELETE FROM upload_chunks WHERE upload = ?",
         "DELETE FROM uploads WHERE session = ?",
-        "DELETE FROM pins WHERE session = ?",
-        "DELETE FROM sessions WHERE id = ?",
     ] {
-        connection.prepare_cached(statement)?.execute([row])?;
+        connection.prepare_cached(statement)?.execute([session])?;
     }
     Ok(())
 }
@@ -102,17 +108,61 @@ pub(crate) fn any_expired(connection: &Connection) -> Result<bool, StoreError> {
         .exists([])?)
 }
 
-/// Ends those that have expired.
-pub(crate) fn reap(connection: &Connection) -> Result<usize, StoreError> {
+/// Rows of pins deleted at once: each may be megabytes, and the writer is everybody's.
+const PINS_REAPED_MAX: usize = 16;
+
+/// What [`reap`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reaped {
+    /// Sessions that are gone.
+    sessions: usize,
+    /// There is more to do.
+    more: bool,
+}
+
+/// Clears away sessions that have ended, or some of their pins. To be called until there is no more.
+fn reap(connection: &Connection) -> Result<Reaped, StoreError> {
     let mut statement = connection.prepare_cached(concat!(
-        "SELECT token FROM sessions WHERE expires_at_ms <= ",
+        "SELECT session FROM uploads JOIN sessions ON sessions.id = session WHERE expires_at_ms <= ",
         now_ms!()
     ))?;
-    let expired = statement
-        .query_map([], |row| row.get::<_, String>(0))?
+    let uploads = statement
+        .query_map([], |row| row.get::<_, i64>(0))?
         .collect::<Result<Vec<_>, _>>()?;
-    for token in &expired {
-        close(connection, token)?;
+    uploads
+        .iter()
+        .try_for_each(|session| end_upload(connection, *session))?;
+    let pins = connection
+        .prepare_cached(concat!(
+            "DELETE FROM pins WHERE id IN (SELECT pins.id FROM sessions JOIN pins ON session = sessions.id
+                 WHERE expires_at_ms <= ",
+            now_ms!(),
+            " LIMIT ?)"
+        ))?
+        .execute([PINS_REAPED_MAX as i64])?;
+    // Those that ended between the statements have pins still, and stay for the next time.
+    let sessions = connection
+        .prepare_cached(concat!(
+            "DELETE FROM sessions WHERE expires_at_ms <= ",
+            now_ms!(),
+            " AND NOT EXISTS (SELECT 1 FROM pins WHERE session = sessions.id)
+             AND NOT EXISTS (SELECT 1 FROM uploads WHERE session = sessions.id)"
+        ))?
+        .execute([])?;
+    Ok(Reaped {
+        sessions,
+        more: pins == PINS_REAPED_MAX,
+    })
+}
+
+/// Clears away all sessions that have ended, in as many short transactions as it takes; gives their number.
+pub(crate) fn reap_all(db: &Database) -> Result<usize, StoreError> {
+    let mut sessions = 0;
+    loop {
+        let reaped = db.write(Durability::Ordered, reap)?;
+        sessions += reaped.sessions;
+        if !reaped.more {
+            return Ok(sessions);
+        }
     }
-    Ok(expired.len())
 }

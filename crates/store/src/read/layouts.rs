@@ -1,4 +1,5 @@
-//! Where the frames of a blob lie; remembered, since a chunk's place never changes while it is valid.
+//! Where the frames of a blob lie; remembered, since a chunk's place changes only when a collector moves it,
+//! who says so here.
 
 use super::FrameSource;
 use crate::StoreError;
@@ -6,7 +7,9 @@ use crate::db::{Database, blobs, chunks};
 use crate::types::{BlobId, BlobInfo};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One frame of a blob. The places in both representations are of the frame's first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +44,9 @@ pub(crate) struct Layouts {
     db: Arc<Database>,
     pub(crate) source: Arc<FrameSource>,
     cache: Cache<BlobId, Arc<Layout>, LayoutWeight>,
+    /// Rises when chunks have been moved and before layouts are forgotten, so that who built one from an older
+    /// snapshot notices that it must not stay.
+    moves: AtomicU64,
 }
 
 impl Layouts {
@@ -49,6 +55,7 @@ impl Layouts {
             db,
             source,
             cache: Cache::with_weighter(4096, bytes_max, LayoutWeight),
+            moves: AtomicU64::new(0),
         }
     }
 
@@ -57,9 +64,22 @@ impl Layouts {
         if let Some(layout) = self.cache.get(&id) {
             return Ok(layout);
         }
+        let before = self.moves.load(Ordering::SeqCst);
         let layout = Arc::new(self.db.snapshot(|connection| build(connection, id))?);
         self.cache.insert(id, layout.clone());
+        if self.moves.load(Ordering::SeqCst) != before {
+            self.cache.remove(&id);
+        }
         Ok(layout)
+    }
+
+    /// Forgets layouts with frames in packs that are left or gone.
+    pub(crate) fn forget_packs(&self, packs: &HashSet<i64>) {
+        self.moves.fetch_add(1, Ordering::SeqCst);
+        self.cache.retain(|_, layout| {
+            let mut frames = layout.frames.iter();
+            !frames.any(|frame| packs.contains(&frame.pack))
+        });
     }
 
     /// Forgets a blob, whose row changed.
