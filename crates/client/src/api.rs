@@ -7,8 +7,8 @@ use crate::{
 };
 use firn_formats::{
     admin::{
-        CacheCreate, CacheView, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated,
-        TokenView, WhoAmI,
+        CacheCreate, CacheView, CollectionRequest, CollectionView, StatsView, StatusAnswer,
+        StatusQuery, TokenCreate, TokenCreated, TokenView, WhoAmI,
     },
     push::{Begin, Begun, FramesAccepted, Proposal, ProposalAnswer, Publish, Published},
 };
@@ -128,6 +128,11 @@ impl Server {
     /// Figures of the store.
     pub fn stats(&self) -> Result<StatsView> {
         self.get("api/v1/stats")
+    }
+
+    /// Takes away what nothing needs any more, or says what that would be. Waits for it.
+    pub fn collect(&self, request: &CollectionRequest) -> Result<CollectionView> {
+        self.post("api/v1/gc", request)
     }
 
     /// A cache's public key, `name:base64`.
