@@ -7,9 +7,9 @@ use crate::{
 };
 use firn_formats::{
     admin::{
-        CacheConfigure, CacheCreate, CacheView, Evict, EvictReport, EvictionView, RootPin,
-        RootView, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated, TokenView,
-        WhoAmI,
+        CacheConfigure, CacheCreate, CacheView, CollectionRequest, CollectionView, Evict,
+        EvictReport, EvictionView, RootPin, RootView, StatsView, StatusAnswer, StatusQuery,
+        TokenCreate, TokenCreated, TokenView, WhoAmI,
     },
     push::{Begin, Begun, FramesAccepted, Proposal, ProposalAnswer, Publish, Published},
 };
@@ -178,6 +178,11 @@ impl Server {
     /// Figures of the store.
     pub fn stats(&self) -> Result<StatsView> {
         self.get("api/v1/stats")
+    }
+
+    /// Takes away what nothing needs any more, or says what that would be. Waits for it.
+    pub fn collect(&self, request: &CollectionRequest) -> Result<CollectionView> {
+        self.post("api/v1/gc", request)
     }
 
     /// A cache's public key, `name:base64`.

@@ -12,6 +12,7 @@
 //! DELETE /api/v1/tokens/ID                 -> 204
 //! POST   /api/v1/status       StatusQuery  -> StatusAnswer
 //! GET    /api/v1/stats                     -> StatsView
+//! POST   /api/v1/gc       CollectionRequest -> CollectionView
 //! ```
 //! What a cache keeps, and its keys: [`retention`].
 
@@ -190,6 +191,45 @@ pub struct StatsView {
     pub blob_identity_bytes: u64,
     pub packs: u64,
     pub sessions: u64,
+}
+
+/// Asks the server to take away what nothing needs any more, or to say what that would be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct CollectionRequest {
+    #[serde(default)]
+    pub dry_run: bool,
+    /// How long readers may go on with packs that hold nothing any more; by default as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<u64>,
+    /// Packs of which more than this share is dead are rewritten; by default 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_percent: Option<u8>,
+}
+
+/// What a collection did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CollectionView {
+    pub dry_run: bool,
+    pub entries_expired: u64,
+    pub blobs_dropped: u64,
+    pub chunks_total: u64,
+    pub chunks_condemned: u64,
+    pub bytes_condemned: u64,
+    pub packs_rewritten: u64,
+    pub bytes_rewritten: u64,
+    pub packs_deleted: u64,
+    pub bytes_deleted: u64,
+    pub packs_waiting: u64,
+    pub bytes_waiting: u64,
+    pub packs_damaged: u64,
+    pub segments_written: u64,
+    pub segments_deleted: u64,
+    /// The server stopped meanwhile; the next collection goes on.
+    pub stopped: bool,
+    pub seconds: f64,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod app;
 mod auth;
 mod body;
 pub mod config;
+mod keeper;
 mod listen;
 pub mod logging;
 pub mod loopback;

@@ -59,7 +59,7 @@ enum Command {
     /// Manage tokens
     #[command(subcommand)]
     Token(token::Command),
-    /// Compact a store without a server, and delete what nothing in it needs
+    /// Take away what nothing needs any more, in a server or in a store without one
     Gc(gc::Args),
     /// Show what is stored, and what deduplication saves
     Stats(stats::Args),
@@ -197,6 +197,7 @@ mod tests {
             "firn token list",
             "firn token revoke x",
             "firn gc --storage /srv/firn --dry-run --grace 1d --keys-unused-for 30d",
+            "firn gc --server http://a --dry-run --grace 1h --dead 20",
             "firn stats",
             "firn ci restore --storage /s --key k --key-files **/flake.lock a.nix --restore-key a- --restore-key b",
             "firn ci restore --storage oci://ghcr.io/a/b --key k --path ~/.cache/nix --path x --json",

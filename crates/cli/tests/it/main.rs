@@ -17,8 +17,8 @@ mod nix_private;
 mod nix_realisations;
 mod nix_substitute;
 mod nix_upload;
-mod soak;
 mod pull_chunks;
+mod soak;
 mod storage;
 mod tls;
 

@@ -2,12 +2,13 @@
 
 use super::{Fault, json, who, work};
 use crate::app::App;
+use crate::keeper;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use firn_formats::admin::{
-    CacheConfigure, CacheCreate, CacheView, PathStatus, Right, StatsView, StatusAnswer,
-    StatusQuery, TokenCreate, TokenCreated, TokenView, WhoAmI,
+    CacheConfigure, CacheCreate, CacheView, CollectionRequest, CollectionView, PathStatus, Right,
+    StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated, TokenView, WhoAmI,
 };
 use firn_formats::nix::NarInfo;
 use firn_formats::push::{ApiErrorCode, PATHS_PER_REQUEST_MAX};
@@ -209,6 +210,18 @@ fn path_status(app: &App, cache: &Cache, query: StatusQuery) -> Result<StatusAns
         answer.present.insert(path, status);
     }
     Ok(answer)
+}
+
+pub(super) async fn gc(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<CollectionView>, Fault> {
+    // It is about all caches at once.
+    covers(&who(&app, &headers), &["*".to_owned()], Right::Admin)?;
+    let request: CollectionRequest = json(&app, body).await?;
+    let view = work(&app, move |app| keeper::collect_asked(app, &request)).await?;
+    Ok(Json(view))
 }
 
 pub(super) async fn stats(

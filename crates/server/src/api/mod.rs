@@ -52,6 +52,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/evict", post(retention::evict))
         .route("/api/v1/evictions", get(retention::evictions))
         .route("/api/v1/stats", get(admin::stats))
+        .route("/api/v1/gc", post(admin::gc))
         .route("/api/v1/push/begin", post(push::begin))
         .route("/api/v1/push/{session}", delete(push::close))
         .route("/api/v1/push/{session}/blobs", post(push::blobs))

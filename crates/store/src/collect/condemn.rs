@@ -1,6 +1,6 @@
 //! From marks to condemned chunks (rules 5 and 6).
 
-use super::marks::Marks;
+use super::marks::{Marks, Scope};
 use super::{CollectionStep, Collector, Outcome};
 use crate::db::collection::condemn;
 use crate::db::collection::mark::{self, ValidChunk};
@@ -19,7 +19,7 @@ const CONDEMN_MAX: usize = 1000;
 impl Collector<'_> {
     /// Condemns every chunk that nothing needs.
     pub(super) fn condemn_unmarked(&mut self) -> Outcome<()> {
-        let marks = Arc::new(Mutex::new(self.mark(&|_| false)?));
+        let marks = Arc::new(Mutex::new(self.mark(&Scope::All)?));
         reach(Point::ChunksMarked)?;
         let mut after = None;
         loop {
@@ -61,7 +61,7 @@ impl Collector<'_> {
     fn condemn(&mut self, marks: &Arc<Mutex<Marks>>, dead: &[ValidChunk]) -> Outcome<()> {
         loop {
             // Most of what is new is read outside the writer.
-            while self.mark_on(&mut lock(marks), &|_| false)? {}
+            while self.mark_on(&mut lock(marks), &Scope::All)? {}
             self.step(CollectionStep::Condemn)?;
             let began = Instant::now();
             let (shared, dead) = (marks.clone(), dead.to_vec());

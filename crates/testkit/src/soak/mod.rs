@@ -34,6 +34,10 @@ use std::time::{Duration, Instant};
 
 /// Most faults until a run ends: the first ones tell the cause.
 const FAULTS_MAX: usize = 10;
+/// Packs of which more is dead are rewritten, while there is load …
+const DEAD_PERCENT: u8 = 30;
+/// … and in the end, so that the folder comes down to what is live.
+const DEAD_PERCENT_LAST: u8 = 2;
 /// Rounds of collection until nothing may be left.
 const COLLECTIONS_MAX: u32 = 20;
 
@@ -237,7 +241,7 @@ impl Run<'_> {
     fn collect_the_rest(&self) {
         std::thread::sleep(Duration::from_secs(self.plan.lease_seconds + 1));
         for _ in 0..COLLECTIONS_MAX {
-            match collect(&self.client) {
+            match collect(&self.client, DEAD_PERCENT_LAST) {
                 Ok(false) => return,
                 Ok(true) => std::thread::sleep(Duration::from_millis(1100)),
                 Err(error) => self.ledger.fault(format!("the last collection: {error}")),
@@ -261,8 +265,8 @@ impl Run<'_> {
 }
 
 /// Collects at once; says whether there was anything.
-fn collect(client: &Client) -> Result<bool, String> {
-    let body = serde_json::json!({"dry_run": false, "grace_seconds": 0}).to_string();
+fn collect(client: &Client, dead_percent: u8) -> Result<bool, String> {
+    let body = serde_json::json!({"grace_seconds": 0, "dead_percent": dead_percent}).to_string();
     let answer = client.send("POST", "/api/v1/gc", None, body.as_bytes())?;
     if answer.status != 200 {
         return answer.taken("collecting").map(|()| false);
@@ -279,7 +283,7 @@ fn collect(client: &Client) -> Result<bool, String> {
 fn collect_all_the_time(ledger: &Ledger, client: &Client) {
     while !ledger.stopped() {
         let began = ledger.now();
-        match collect(client) {
+        match collect(client, DEAD_PERCENT) {
             Ok(_) => ledger.count("collections", 1),
             Err(error) if ledger.was_up_since(began) => {
                 ledger.fault(format!("collecting: {error}"))

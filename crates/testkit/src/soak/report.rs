@@ -51,9 +51,11 @@ impl Report {
 
 /// Whether a field of a collection's report says that something was done.
 pub(super) fn is_work(name: &str) -> bool {
-    ["deleted", "condemned", "rewritten", "dropped"]
-        .iter()
-        .any(|word| name.contains(word))
+    // Segments are written and deleted for what the collection itself did.
+    !name.starts_with("segments")
+        && ["deleted", "condemned", "rewritten", "dropped", "expired"]
+            .iter()
+            .any(|word| name.contains(word))
 }
 
 fn row(f: &mut fmt::Formatter<'_>, name: &str, value: impl fmt::Display) -> fmt::Result {

@@ -1,6 +1,7 @@
 //! What is live: the chunks of all blobs, and all that is pinned.
 
 use crate::StoreError;
+use crate::db::now_ms;
 use crate::types::DomainId;
 use firn_chunks::{ChunkId, ChunkList};
 use rusqlite::{Connection, params};
@@ -43,16 +44,21 @@ pub(crate) fn blobs(
     Ok((last, false))
 }
 
-/// As [`blobs`], of what live sessions pin, and those that ended but were not cleared away yet.
+/// As [`blobs`], of what sessions pin: those that are alive and, with `ended`, those that were not cleared away yet.
 pub(crate) fn pins(
     connection: &Connection,
     after: i64,
     ids_max: usize,
+    ended: bool,
     take: &mut dyn FnMut(DomainId, ChunkId),
 ) -> Result<(i64, bool), StoreError> {
-    let mut statement = connection
-        .prepare_cached("SELECT id, domain, chunks FROM pins WHERE id > ? ORDER BY id")?;
-    let mut rows = statement.query(params![after])?;
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT id, domain, chunks FROM pins WHERE id > ? AND (? OR EXISTS (SELECT 1 FROM sessions
+             WHERE sessions.id = session AND expires_at_ms > ",
+        now_ms!(),
+        ")) ORDER BY id"
+    ))?;
+    let mut rows = statement.query(params![after, ended])?;
     let (mut last, mut ids) = (after, 0);
     while let Some(row) = rows.next()? {
         let domain = DomainId(row.get(1)?);
