@@ -8,24 +8,35 @@ use crate::{
 use firn_formats::{
     admin::{
         CacheConfigure, CacheCreate, CacheView, Evict, EvictReport, EvictionView, RootPin,
-        RootView, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated, TokenView,
-        WhoAmI,
+        RootView, Rotate, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated,
+        TokenKeyRotated, TokenView, WhoAmI,
     },
     push::{Begin, Begun, FramesAccepted, Proposal, ProposalAnswer, Publish, Published},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
 use ureq::http::Method;
 
 const JSON: &str = "application/json";
 const BINARY: &str = "application/octet-stream";
 
 /// A Firn server and the rights we have there.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Server {
     http: Http,
     url: ServerUrl,
     token: Option<String>,
     authorization: Option<String>,
+}
+
+// By hand: the token is never shown.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.url.as_str();
+        f.debug_struct("Server")
+            .field("url", &url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Server {
@@ -148,6 +159,17 @@ impl Server {
             "api/v1/evictions?cache={}&limit={limit}",
             encode_query(cache)
         ))
+    }
+
+    /// Gives a cache a new signing key.
+    pub fn key_rotate(&self, cache: &str, rotate: Rotate) -> Result<CacheView> {
+        let path = format!("api/v1/keys/rotate?cache={}", encode_query(cache));
+        self.post(&path, &rotate)
+    }
+
+    /// Gives tokens a new signing key.
+    pub fn token_key_rotate(&self, rotate: Rotate) -> Result<TokenKeyRotated> {
+        self.post("api/v1/tokens/rotate", &rotate)
     }
 
     /// Deletes a cache.

@@ -196,6 +196,8 @@ mod tests {
             "firn token create --cache acme/* --allow pull,push --expires 30d --json",
             "firn token list",
             "firn token revoke x",
+            "firn token rotate --overlap 7d",
+            "firn cache key rotate main --overlap 30d",
             "firn gc --storage /srv/firn --dry-run --grace 1d --keys-unused-for 30d",
             "firn stats",
             "firn ci restore --storage /s --key k --key-files **/flake.lock a.nix --restore-key a- --restore-key b",

@@ -50,6 +50,8 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         )
         .route("/api/v1/evict", post(retention::evict))
         .route("/api/v1/evictions", get(retention::evictions))
+        .route("/api/v1/keys/rotate", post(admin::key_rotate))
+        .route("/api/v1/tokens/rotate", post(admin::token_key_rotate))
         .route("/api/v1/stats", get(admin::stats))
         .route("/api/v1/push/begin", post(push::begin))
         .route("/api/v1/push/{session}", delete(push::close))

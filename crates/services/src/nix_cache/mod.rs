@@ -75,7 +75,7 @@ impl NixCache {
 
     /// A narinfo that is in memory; never waits.
     pub fn narinfo_in_memory(&self, cache: &Cache, hash: &HashText) -> Option<Bytes> {
-        let narinfo = self.narinfos.get(cache.row.id, hash)?;
+        let narinfo = self.narinfos.get(cache, hash)?;
         self.uses.narinfo(cache.row.id, hash);
         Some(narinfo)
     }
@@ -96,10 +96,12 @@ impl NixCache {
             return Ok(None);
         };
         self.uses.narinfo(cache.row.id, hash);
-        // A copy of its own: the entry's bytes may be a slice of something larger.
-        let narinfo = Bytes::copy_from_slice(&entry.value);
-        self.narinfos
-            .keep(cache.row.id, hash, narinfo.clone(), before);
+        let narinfo = match narinfo::signed_anew(cache, &entry.value) {
+            Some(narinfo) => narinfo,
+            // A copy of its own: the entry's bytes may be a slice of something larger.
+            None => Bytes::copy_from_slice(&entry.value),
+        };
+        self.narinfos.keep(cache, hash, narinfo.clone(), before);
         Ok(Some(narinfo))
     }
 
