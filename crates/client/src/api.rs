@@ -212,6 +212,16 @@ impl Server {
         Ok(String::from_utf8_lossy(&answer).trim().to_owned())
     }
 
+    /// How the NAR of a path is stored, undecoded; `None` if the server has no answer, as older ones.
+    pub(crate) fn nar_layout(&self, cache: &str, hash: &str) -> Result<Option<Vec<u8>>> {
+        let path = format!("api/v1/nars/{hash}?cache={}", encode_query(cache));
+        let answer = self.http.send(&self.call(Method::GET, &path))?;
+        match answer.status() {
+            404 | 405 => Ok(None),
+            _ => Ok(Some(answer.accept()?.bytes()?)),
+        }
+    }
+
     pub(crate) fn begin(&self, cache: &str, begin: &Begin) -> Result<Begun> {
         self.post(
             &format!("api/v1/push/begin?cache={}", encode_query(cache)),

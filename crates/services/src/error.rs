@@ -40,6 +40,8 @@ pub enum ServiceError {
     MissingReference(String),
     #[error("already exists: {0}")]
     Conflict(String),
+    #[error("{0} uploads are under way in this cache: finish or cancel some, or wait")]
+    TooManyUploads(usize),
     #[error("{what} is larger than {limit} bytes")]
     TooLarge { what: &'static str, limit: u64 },
     #[error("the quota is exceeded: {0}")]
@@ -73,6 +75,7 @@ impl From<StoreError> for ServiceError {
             StoreError::MissingChunks(chunks) => Self::MissingChunks(chunks.len()),
             StoreError::MissingEntry(key) => Self::MissingReference(key),
             StoreError::Conflict(what) => Self::Conflict(what),
+            StoreError::TooManyUploads(open) => Self::TooManyUploads(open),
             StoreError::NoSuchCache(name) => Self::NotFound(format!("cache {name}")),
             StoreError::Format(fault) => Self::Format(fault),
             StoreError::WrongList(what) => Self::HashMismatch(what),
@@ -99,7 +102,7 @@ impl ServiceError {
             Self::MissingChunks(_) => ApiErrorCode::MissingChunks,
             Self::HashMismatch(_) => ApiErrorCode::HashMismatch,
             Self::MissingReference(_) => ApiErrorCode::MissingReference,
-            Self::Conflict(_) => ApiErrorCode::Conflict,
+            Self::Conflict(_) | Self::TooManyUploads(_) => ApiErrorCode::Conflict,
             Self::TooLarge { .. } => ApiErrorCode::TooLarge,
             Self::QuotaExceeded(_) => ApiErrorCode::QuotaExceeded,
             Self::Store(StoreError::Full(_)) => ApiErrorCode::StorageFull,

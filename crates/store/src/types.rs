@@ -245,6 +245,18 @@ pub struct Session {
     pub expires_in: Duration,
 }
 
+/// Bounds of uploads that outlive the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct UploadLimits {
+    /// One that nobody touches for this long ends.
+    pub idle: Duration,
+    /// One that was touched within this time does not give way to another.
+    pub fresh: Duration,
+    /// Most of them in a cache.
+    pub open_max: usize,
+}
+
 /// Figures of one cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs)]

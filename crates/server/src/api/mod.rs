@@ -2,6 +2,7 @@
 
 mod admin;
 mod fault;
+mod pull;
 mod push;
 mod retention;
 
@@ -60,6 +61,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/push/{session}/publish", post(push::publish))
         .route("/api/v1/push/{session}/heartbeat", post(push::heartbeat))
         .route("/api/v1/chunks/{hash}", get(push::chunk_list))
+        .route("/api/v1/nars/{hash}", get(pull::layout))
         .fallback(async || Fault::new(ApiErrorCode::NotFound, "no such endpoint"))
 }
 

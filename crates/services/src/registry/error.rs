@@ -74,6 +74,7 @@ impl From<ServiceError> for RegistryError {
             }
             ApiErrorCode::Unauthorized => ErrorCode::Unauthorized,
             ApiErrorCode::Denied | ApiErrorCode::QuotaExceeded => ErrorCode::Denied,
+            _ if matches!(error, ServiceError::TooManyUploads(_)) => ErrorCode::TooManyRequests,
             ApiErrorCode::StaleBlob | ApiErrorCode::Conflict => ErrorCode::Unsupported,
             ApiErrorCode::StorageFull | ApiErrorCode::Internal => ErrorCode::Unknown,
         };

@@ -43,7 +43,7 @@ pub struct Registry {
     uses: Arc<Uses>,
     retention: Arc<Retention>,
     sessions: SharedSessions,
-    uploads: Mutex<HashMap<String, Arc<uploads::Upload>>>,
+    uploads: Mutex<HashMap<String, Arc<uploads::Live>>>,
 }
 
 /// An image name: the cache it lies in and its name there.

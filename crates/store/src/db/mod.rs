@@ -9,6 +9,7 @@ pub(crate) mod readers;
 pub(crate) mod retention;
 pub(crate) mod schema;
 pub(crate) mod sessions;
+pub(crate) mod uploads;
 pub(crate) mod writer;
 
 pub(crate) use writer::{Durability, lock};
