@@ -13,11 +13,14 @@ mod crash;
 mod firn_commands;
 mod foreign_registry;
 mod images;
+mod keys;
 mod nix_private;
 mod nix_realisations;
 mod nix_substitute;
 mod nix_upload;
 mod pull_chunks;
+mod retention;
+mod secrets;
 mod storage;
 mod tls;
 

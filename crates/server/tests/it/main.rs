@@ -15,6 +15,7 @@ mod nix_door;
 mod push_protocol;
 mod range;
 mod registry;
+mod retention;
 mod samples;
 mod signing;
 mod tampering;
