@@ -74,6 +74,8 @@ pub enum EntryKind {
     CiKey = 16,
     /// A pack that a collector found named by no segment, by its name; in a store without a server.
     PackMark = 17,
+    /// A store path that a collector found in nobody's use, by its cache and hash part; in a store without a server.
+    PathMark = 20,
 }
 
 /// An entry that is visible.
