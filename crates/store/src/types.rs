@@ -76,6 +76,8 @@ pub enum EntryKind {
     PackMark = 17,
     /// What a name pins for good, by that name.
     Root = 18,
+    /// A store path that a collector found in nobody's use, by its cache and hash part; in a store without a server.
+    PathMark = 20,
 }
 
 /// An entry that is visible.
