@@ -39,6 +39,8 @@ pub(crate) struct Create {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Allow {
     Pull,
+    /// New images under new tags, without moving any
+    Create,
     Push,
     Delete,
     Admin,
@@ -48,6 +50,7 @@ impl From<Allow> for Right {
     fn from(allow: Allow) -> Self {
         match allow {
             Allow::Pull => Self::Pull,
+            Allow::Create => Self::Create,
             Allow::Push => Self::Push,
             Allow::Delete => Self::Delete,
             Allow::Admin => Self::Admin,

@@ -9,6 +9,7 @@ mod ci_hash_files;
 mod ci_registry;
 mod ci_watch;
 mod clients;
+mod conformance;
 mod crash;
 mod firn_commands;
 mod foreign_registry;
@@ -17,6 +18,7 @@ mod nix_private;
 mod nix_realisations;
 mod nix_substitute;
 mod nix_upload;
+mod registry_clients;
 mod storage;
 mod tls;
 

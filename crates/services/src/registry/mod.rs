@@ -17,7 +17,9 @@ mod tags;
 mod uploads;
 
 pub use error::RegistryError;
-pub use manifests::{FoundManifest, ManifestReference, StoredManifest, has_zstd_layers};
+pub use manifests::{
+    FoundManifest, ManifestReference, NewManifest, StoredManifest, has_zstd_layers,
+};
 pub use tags::{LIST_MAX, Page};
 pub use uploads::UploadStatus;
 
