@@ -28,6 +28,8 @@ use std::collections::BTreeMap;
 #[allow(missing_docs)]
 pub enum Right {
     Pull,
+    /// Images that are new, under tags that are new. Who may push may do this too.
+    Create,
     Push,
     Delete,
     Admin,

@@ -309,15 +309,6 @@ impl Store {
         Upload::resume(&self.inner, id, limits)
     }
 
-    /// Ends the sessions whose time has gone, and the uploads among them; says how many.
-    pub fn sessions_reap(&self) -> Result<usize, StoreError> {
-        let due = self.inner.db.read(sessions::any_expired)?;
-        match due {
-            true => self.inner.db.write(Durability::Ordered, sessions::reap),
-            false => Ok(0),
-        }
-    }
-
     /// Makes (streaming) and remembers the deterministic gzip of a blob.
     pub fn make_gzip(&self, blob: BlobId) -> Result<(Sha256, u64), StoreError> {
         self.inner.make_gzip(blob)
