@@ -18,6 +18,7 @@ pub mod progress;
 pub mod pull;
 pub mod push;
 pub mod registry;
+pub mod repair;
 pub mod resolve;
 pub mod status;
 pub mod storage;

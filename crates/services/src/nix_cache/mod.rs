@@ -51,6 +51,8 @@ pub struct NixCache {
     store: Store,
     sessions: SharedSessions,
     narinfos: QuickCache<(CacheId, HashText), Bytes, ByLength>,
+    /// The store's changes that `narinfos` knows of.
+    changes: AtomicU64,
     /// Rises after every publication and before what it changed is forgotten, so that a reader
     /// who loaded the old text notices that it must not stay.
     publications: AtomicU64,
@@ -76,6 +78,7 @@ impl NixCache {
                 NARINFO_CACHE_BYTES,
                 ByLength,
             ),
+            changes: AtomicU64::new(0),
             publications: AtomicU64::new(0),
             merging: Mutex::new(()),
         }
@@ -87,6 +90,13 @@ impl NixCache {
 
     /// A narinfo that is in memory; never waits.
     pub fn narinfo_in_memory(&self, cache: &Cache, hash: &HashText) -> Option<Bytes> {
+        let changes = self.store.changes();
+        if self.changes.load(Ordering::Acquire) != changes {
+            // Something may not be servable any more (rule 4). Rare, so all are forgotten.
+            self.publications.fetch_add(1, Ordering::AcqRel);
+            self.narinfos.clear();
+            self.changes.store(changes, Ordering::Release);
+        }
         self.narinfos.get(&(cache.row.id, *hash))
     }
 
@@ -101,6 +111,7 @@ impl NixCache {
         let Ok(key) = std::str::from_utf8(hash) else {
             return Ok(None);
         };
+        let changes = self.store.changes();
         let before = self.publications.load(Ordering::Acquire);
         let Some(entry) = self.store.entry(cache.row.id, EntryKind::Narinfo, key)? else {
             return Ok(None);
@@ -109,7 +120,7 @@ impl NixCache {
         let narinfo = Bytes::copy_from_slice(&entry.value);
         let memory_key = (cache.row.id, *hash);
         self.narinfos.insert(memory_key, narinfo.clone());
-        if self.publications.load(Ordering::Acquire) != before {
+        if self.publications.load(Ordering::Acquire) != before || self.store.changes() != changes {
             self.narinfos.remove(&memory_key);
         }
         Ok(Some(narinfo))
