@@ -14,6 +14,7 @@ pub mod image;
 pub mod local_store;
 mod memory;
 pub mod nix_config;
+mod parallel;
 pub mod progress;
 pub mod pull;
 pub mod push;

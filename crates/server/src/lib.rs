@@ -15,7 +15,6 @@ pub mod loopback;
 mod metrics;
 mod nix;
 mod operations;
-mod range;
 mod registry;
 mod running;
 mod scrub;

@@ -3,6 +3,7 @@
 use crate::db::blobs::NewBlob;
 use crate::db::{self, Database, Durability, blobs, chunks, lock, sessions};
 use crate::entry_cache::EntryCache;
+use crate::failpoint::{Point, reach};
 use crate::files::{Folder, LockFile};
 use crate::ingest::BatchPool;
 use crate::packs::{self, Packs};
@@ -44,6 +45,7 @@ impl Inner {
         let lock = folder.lock()?;
         layout::check_version(&folder)?;
         layout::clear_temporary(&folder)?;
+        layout::check_database(&folder)?;
         let db = Arc::new(Database::open(&folder)?);
         db.write(Durability::Synced, sessions::reap)?;
         packs::recover(&db, &folder)?;
@@ -124,6 +126,7 @@ impl Inner {
                 Ok(true)
             })?;
             if held {
+                reach(Point::ChunksPinned)?;
                 self.packs.count_known(known as u64);
                 return Ok(present.into_iter().map(|present| !present).collect());
             }
@@ -226,6 +229,7 @@ impl Inner {
         if remade {
             self.quarantine.ward.changed();
         }
+        reach(Point::BlobsMade)?;
         inserted
             .into_iter()
             .zip(again)
@@ -253,6 +257,16 @@ impl Inner {
         BlobReader::open(&self.layouts, layout, representation, range)
     }
 
+    /// Lengths of a blob's frames.
+    pub(crate) fn frame_lengths(&self, blob: BlobId) -> Result<Vec<u32>, StoreError> {
+        let layout = self.layouts.get(blob)?;
+        Ok(layout
+            .frames
+            .iter()
+            .map(|frame| frame.frame_length)
+            .collect())
+    }
+
     /// Makes and remembers the gzip of a blob.
     pub(crate) fn make_gzip(&self, id: BlobId) -> Result<(Sha256, u64), StoreError> {
         let layout = self.layouts.get(id)?;
@@ -275,6 +289,7 @@ impl Inner {
         self.db.write(Durability::Ordered, move |connection| {
             blobs::set_gzip(connection, id, digest, length)
         })?;
+        reach(Point::GzipRemembered)?;
         self.layouts.forget(id);
         Ok((digest, length))
     }

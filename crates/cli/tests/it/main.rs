@@ -18,6 +18,7 @@ mod nix_private;
 mod nix_realisations;
 mod nix_substitute;
 mod nix_upload;
+mod pull_chunks;
 mod storage;
 mod tls;
 

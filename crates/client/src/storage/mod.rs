@@ -10,8 +10,8 @@ pub use firn_store::{
     EntryKind,
     shared::{Expire, GcOptions, GcPlan, GcReport, PackFile, SharedStore},
 };
-pub(crate) use location::shared_options;
 pub use location::{StorageLocation, open_storage, open_storage_with_cache};
+pub(crate) use location::{shared_options, signing_key, trusted_keys};
 pub(crate) use push::push_work;
 pub use push::{StoragePushReport, push_to_storage};
 

@@ -3,7 +3,9 @@
 mod admin;
 mod check;
 mod fault;
+mod pull;
 mod push;
+mod retention;
 
 pub(crate) use fault::Fault;
 
@@ -32,7 +34,9 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         )
         .route(
             "/api/v1/caches/{*name}",
-            get(admin::cache).delete(admin::cache_delete),
+            get(admin::cache)
+                .patch(admin::cache_configure)
+                .delete(admin::cache_delete),
         )
         .route(
             "/api/v1/tokens",
@@ -40,6 +44,14 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         )
         .route("/api/v1/tokens/{id}", delete(admin::token_revoke))
         .route("/api/v1/status", post(admin::status))
+        .route(
+            "/api/v1/roots",
+            get(retention::roots)
+                .post(retention::pin)
+                .delete(retention::unpin),
+        )
+        .route("/api/v1/evict", post(retention::evict))
+        .route("/api/v1/evictions", get(retention::evictions))
         .route("/api/v1/stats", get(admin::stats))
         .route("/api/v1/check", post(check::check))
         .route("/api/v1/damage", get(check::damaged))
@@ -51,6 +63,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/push/{session}/publish", post(push::publish))
         .route("/api/v1/push/{session}/heartbeat", post(push::heartbeat))
         .route("/api/v1/chunks/{hash}", get(push::chunk_list))
+        .route("/api/v1/nars/{hash}", get(pull::layout))
         .fallback(async || Fault::new(ApiErrorCode::NotFound, "no such endpoint"))
 }
 

@@ -13,6 +13,8 @@ fn private(name: &str) -> CacheCreate {
         priority: 40,
         domain: None,
         upstream_keys: Vec::new(),
+        keep_for_seconds: None,
+        quota_bytes: None,
     }
 }
 
@@ -42,7 +44,8 @@ fn the_matrix() {
     let begin = "/api/v1/push/begin?cache=acme/web";
     let status = r#"{"cache":"acme/web","paths":[]}"#;
     type Row<'a> = (&'a str, &'a str, &'a [u8], [u16; 6]);
-    let rows: [Row<'_>; 12] = [
+    let nar = "/api/v1/nars/0123456789abcdfghijklmnpqrsvwxyz?cache=acme/web";
+    let rows: [Row<'_>; 13] = [
         (
             "GET",
             "/acme/web/nix-cache-info",
@@ -72,6 +75,7 @@ fn the_matrix() {
             b"",
             [401, 401, 403, 200, 403, 200],
         ),
+        ("GET", nar, b"", [401, 401, 403, 404, 403, 404]),
         ("GET", "/api/v1/stats", b"", [401, 401, 403, 403, 403, 200]),
         (
             "POST",

@@ -8,8 +8,10 @@ pub(crate) mod entries;
 pub(crate) mod log;
 pub(crate) mod readers;
 pub(crate) mod remade;
+pub(crate) mod retention;
 pub(crate) mod schema;
 pub(crate) mod sessions;
+pub(crate) mod uploads;
 pub(crate) mod writer;
 
 pub(crate) use writer::{Durability, lock};

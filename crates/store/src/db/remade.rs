@@ -14,6 +14,7 @@ struct Row {
     cache_name: String,
     entry: Entry,
     lease_until_ms: Option<i64>,
+    used_at_ms: Option<i64>,
 }
 
 /// Gives a blob the digest of the frames that are held, and changes what its entries say (rule 4). The caller has
@@ -53,7 +54,8 @@ pub(crate) fn remake(
 /// The entries that name a blob, in all caches.
 fn naming(connection: &Connection, blob: BlobId) -> Result<Vec<Row>, StoreError> {
     let mut statement = connection.prepare(
-        "SELECT DISTINCT sequence, cache, caches.name, kind, key, value, created_at, lease_until_ms
+        "SELECT DISTINCT sequence, cache, caches.name, kind, key, value, created_at, lease_until_ms,
+             (SELECT at_ms FROM uses WHERE uses.entry = sequence)
          FROM entry_blobs JOIN entries ON entry = sequence JOIN caches ON caches.id = cache WHERE blob = ?",
     )?;
     let rows = statement.query_map([blob.0], |row| {
@@ -66,11 +68,13 @@ fn naming(connection: &Connection, blob: BlobId) -> Result<Vec<Row>, StoreError>
             row.get::<_, Vec<u8>>(5)?,
             row.get::<_, i64>(6)?,
             row.get::<_, Option<i64>>(7)?,
+            row.get::<_, Option<i64>>(8)?,
         ))
     })?;
     let mut found = Vec::new();
     for row in rows {
-        let (sequence, cache, cache_name, kind, key, value, created_at, lease_until_ms) = row?;
+        let (sequence, cache, cache_name, kind, key, value, created_at, lease_until_ms, used_at_ms) =
+            row?;
         // Of a kind that a newer program knows, nothing can be said.
         let Some(kind) = EntryKind::from_number(kind) else {
             continue;
@@ -87,6 +91,7 @@ fn naming(connection: &Connection, blob: BlobId) -> Result<Vec<Row>, StoreError>
                 created_at,
             },
             lease_until_ms,
+            used_at_ms,
         });
     }
     Ok(found)
@@ -165,6 +170,11 @@ fn insert(
             like.entry.created_at,
             like.lease_until_ms
         ])?;
+    if let Some(used_at_ms) = like.used_at_ms {
+        connection
+            .prepare_cached("INSERT INTO uses (entry, at_ms) VALUES (?, ?)")?
+            .execute([sequence, used_at_ms])?;
+    }
     for (position, blob) in blobs.iter().enumerate() {
         connection
             .prepare_cached("INSERT INTO entry_blobs (entry, position, blob) VALUES (?, ?, ?)")?

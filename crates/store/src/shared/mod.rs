@@ -154,11 +154,6 @@ impl SharedStore {
         &self.inner.backend
     }
 
-    /// Whether segments without a trusted key's signature are ignored.
-    pub fn wants_signatures(&self) -> bool {
-        !self.inner.trusted.is_empty()
-    }
-
     /// Bytes of packs that were asked of the place, by this opening of the store; what the local cache had is not
     /// among them.
     pub fn bytes_fetched(&self) -> u64 {

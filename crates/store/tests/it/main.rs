@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod disk_full;
 mod entries;
+mod failpoints;
 mod ingest;
 mod quarantine;
 mod ranges;
