@@ -8,8 +8,8 @@ use crate::{
 use firn_formats::{
     admin::{
         CacheConfigure, CacheCreate, CacheView, CheckEvent, CheckRequest, CheckView, DamagedView,
-        Evict, EvictReport, EvictionView, Healed, RootPin, RootView, Rotate, StatsView, StatusAnswer, StatusQuery,
-        TokenCreate, TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
+        Evict, EvictReport, EvictionView, Healed, RootPin, RootView, Rotate, StatsView,
+        StatusAnswer, StatusQuery, TokenCreate, TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
     },
     push::{Begin, Begun, FramesAccepted, Proposal, ProposalAnswer, Publish, Published},
 };

@@ -112,6 +112,12 @@ impl EntryKind {
     }
 }
 
+impl EntryKind {
+    /// Kinds whose entries last only as long as another that lasts names their blob: a manifest that of a layer,
+    /// a narinfo that of a NAR.
+    pub(crate) const KEPT_BY_OTHERS: [Self; 3] = [Self::NarAlias, Self::Layer, Self::RegistryBlob];
+}
+
 /// An entry that is visible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]

@@ -48,9 +48,17 @@ fn the_suite_of_v1_1_1_passes_with_everything_on() {
         ("OCI_AUTOMATIC_CROSSMOUNT", "1"),
     ];
     let report = conformance::v1_1_1(&server, "first", &first);
-    counted("distribution-spec v1.1.1, manifests deleted first", &report, 75);
+    counted(
+        "distribution-spec v1.1.1, manifests deleted first",
+        &report,
+        75,
+    );
     assert_eq!(
-        report.skipped.iter().map(|name| tail(name)).collect::<Vec<_>>(),
+        report
+            .skipped
+            .iter()
+            .map(|name| tail(name))
+            .collect::<Vec<_>>(),
         [""; 0]
     );
     let second = [("OCI_DELETE_MANIFEST_BEFORE_BLOBS", "0")];

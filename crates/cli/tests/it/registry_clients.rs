@@ -59,9 +59,13 @@ fn crane_pushes_pulls_copies_and_validates() {
         .crane(&["pull", "--format", "oci", &second, layout.to_str().unwrap()])
         .ok();
     let third = image(&server, "crane-back:1");
-    tools.crane(&["push", layout.to_str().unwrap(), &third]).ok();
+    tools
+        .crane(&["push", layout.to_str().unwrap(), &third])
+        .ok();
     tools.crane(&["validate", "--remote", &third]).ok();
-    tools.crane(&["delete", &format!("{first}@{digest}")]).refused();
+    tools
+        .crane(&["delete", &format!("{first}@{digest}")])
+        .refused();
     tools
         .crane(&["delete", &format!("{}@{digest}", image(&server, "crane"))])
         .ok();
@@ -79,32 +83,66 @@ fn oras_attaches_an_artifact_and_finds_it() {
     std::fs::write(tools.folder().join("sbom.json"), "{\"bill\": 1}").unwrap();
     let plain = "--plain-http";
     tools
-        .oras(&["push", plain, &subject, "--artifact-type", "application/x.app", "data.txt"])
+        .oras(&[
+            "push",
+            plain,
+            &subject,
+            "--artifact-type",
+            "application/x.app",
+            "data.txt",
+        ])
         .ok();
     let kind = "application/x.sbom";
     tools
-        .oras(&["attach", plain, &subject, "--artifact-type", kind, "sbom.json"])
+        .oras(&[
+            "attach",
+            plain,
+            &subject,
+            "--artifact-type",
+            kind,
+            "sbom.json",
+        ])
         .ok();
     for filter in [&[][..], &["--artifact-type", kind]] {
-        let asked = [&["discover", plain, "--format", "json", &subject][..], filter].concat();
+        let asked = [
+            &["discover", plain, "--format", "json", &subject][..],
+            filter,
+        ]
+        .concat();
         let found: serde_json::Value = serde_json::from_str(&tools.oras(&asked).ok()).unwrap();
         assert_eq!(found["referrers"][0]["artifactType"], kind, "{found}");
     }
     let none = ["--artifact-type", "application/x.other"];
-    let asked = [&["discover", plain, "--format", "json", &subject][..], &none].concat();
+    let asked = [
+        &["discover", plain, "--format", "json", &subject][..],
+        &none,
+    ]
+    .concat();
     let found: serde_json::Value = serde_json::from_str(&tools.oras(&asked).ok()).unwrap();
-    assert!(found["referrers"].as_array().is_none_or(Vec::is_empty), "{found}");
+    assert!(
+        found["referrers"].as_array().is_none_or(Vec::is_empty),
+        "{found}"
+    );
     // An image and all that refers to it.
     let copy = image(&server, "copy:1");
     tools
-        .oras(&["copy", "--recursive", "--from-plain-http", "--to-plain-http", &subject, &copy])
+        .oras(&[
+            "copy",
+            "--recursive",
+            "--from-plain-http",
+            "--to-plain-http",
+            &subject,
+            &copy,
+        ])
         .ok();
     let out = tools.folder().join("out");
     tools
         .oras(&["pull", plain, &copy, "--output", out.to_str().unwrap()])
         .ok();
     assert_eq!(std::fs::read(out.join("data.txt")).unwrap(), b"data");
-    let found = tools.oras(&["discover", plain, "--format", "json", &copy]).ok();
+    let found = tools
+        .oras(&["discover", plain, "--format", "json", &copy])
+        .ok();
     assert!(found.contains(kind), "{found}");
 }
 
@@ -155,7 +193,11 @@ fn an_image_has_127_layers() {
     let layers: Vec<String> = (0..127)
         .map(|index| {
             let content = format!("layer {index}");
-            let path = tar(tools.folder(), &format!("layer-{index}"), content.as_bytes());
+            let path = tar(
+                tools.folder(),
+                &format!("layer-{index}"),
+                content.as_bytes(),
+            );
             path.to_str().unwrap().to_owned()
         })
         .collect();
@@ -187,7 +229,9 @@ fn a_layer_has_3_gigabytes() {
     drop(file);
     let name = image(&server, "large:1");
     let plain = "--plain-http";
-    tools.oras(&["push", plain, &name, "blob:application/x.large"]).ok();
+    tools
+        .oras(&["push", plain, &name, "blob:application/x.large"])
+        .ok();
     let manifest = tools.oras(&["manifest", "fetch", plain, &name]).ok();
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
     assert_eq!(manifest["layers"][0]["size"], LENGTH);
@@ -214,7 +258,16 @@ fn an_index_of_two_platforms_is_copied_whole() {
     }
     let index = image(&server, "multi:1");
     tools
-        .crane(&["index", "append", "-m", &platforms[0], "-m", &platforms[1], "-t", &index])
+        .crane(&[
+            "index",
+            "append",
+            "-m",
+            &platforms[0],
+            "-m",
+            &platforms[1],
+            "-t",
+            &index,
+        ])
         .ok();
     tools.crane(&["validate", "--remote", &index]).ok();
     let credentials = format!("token:{}", server.token());

@@ -29,8 +29,9 @@ pub(super) async fn get(call: &Call, digest: &str) -> Answer {
     let mut response = call
         .work(move |app| {
             let registry = &app.services.registry;
-            if pushing {
-                registry.renew_blob(&repository.cache, &digest)?;
+            if pushing && !registry.renew_blob(&repository.cache, &digest)? {
+                let unknown = RegistryError::with(ErrorCode::BlobUnknown, digest.to_string());
+                return Err(unknown);
             }
             let found = registry.blob(&repository.cache, &digest)?;
             let part = match headers::range(range.as_deref(), found.length) {

@@ -115,7 +115,7 @@ impl NixCache {
         Ok(Some(narinfo))
     }
 
-    /// Says "it is here" for these paths to a pusher: renews their leases (rule 5), then looks.
+    /// Which of these paths are here, to be said to a pusher: their leases are renewed (rule 5).
     ///
     /// # Errors
     /// If the store fails.
@@ -124,10 +124,7 @@ impl NixCache {
         cache: &Cache,
         hashes: &[&str],
     ) -> Result<Vec<bool>, ServiceError> {
-        self.store.renew(cache.row.id, EntryKind::Narinfo, hashes)?;
-        let present = self
-            .store
-            .entries_present(cache.row.id, EntryKind::Narinfo, hashes)?;
+        let present = self.store.renew(cache.row.id, EntryKind::Narinfo, hashes)?;
         let here = std::iter::zip(hashes, &present).filter(|(_, present)| **present);
         for hash in here.filter_map(|(hash, _)| hash_text(hash)) {
             self.uses.narinfo(cache.row.id, &hash);

@@ -179,8 +179,7 @@ impl Registry {
         self.retention
             .admit(&repository.cache, 0, needs.stored_bytes)?;
         let shared = self.sessions.get(&repository.cache)?;
-        let (value, mut blobs) =
-            document::keep(&self.store, &shared, new.content_type, new.bytes)?;
+        let (value, mut blobs) = document::keep(&self.store, &shared, new.content_type, new.bytes)?;
         blobs.extend(needs.blobs);
         let key = manifest_key(repository, &digest.to_string());
         let mut entries = vec![NewEntry {

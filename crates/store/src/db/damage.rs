@@ -1,5 +1,6 @@
 //! Quarantine: chunks whose frames are damaged, and the blobs that they break.
 
+use super::collection::condemn::{self, Gone};
 use super::{bytes32, unsigned};
 use crate::StoreError;
 use crate::types::{BlobId, CacheId, DamagedChunk, DomainId};
@@ -185,6 +186,7 @@ pub(crate) fn heal(
     };
     let same = (checksum, length) == (placed.record.checksum, placed.record.frame_length);
     let values = params![domain.0, id.0];
+    leave(connection, domain, id)?;
     if same {
         connection
             .prepare_cached("UPDATE broken_blobs SET why = why & 2 WHERE domain = ? AND chunk = ?")?
@@ -206,6 +208,20 @@ pub(crate) fn heal(
         .prepare_cached("DELETE FROM damage WHERE domain = ? AND chunk = ?")?
         .execute(values)?;
     Ok(())
+}
+
+/// The place of a damaged frame is nobody's any more: its pack's sums are without it.
+fn leave(connection: &Connection, domain: DomainId, id: ChunkId) -> Result<(), StoreError> {
+    let (pack, raw_length, frame_length) = connection
+        .prepare_cached(
+            "SELECT pack, raw_length, frame_length FROM chunks WHERE domain = ? AND id = ?",
+        )?
+        .query_row(params![domain.0, id.0], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
+    let mut gone = Gone::default();
+    gone.add(raw_length, frame_length);
+    condemn::take_off(connection, pack, gone)
 }
 
 /// Whether a blob cannot be served as its row says.

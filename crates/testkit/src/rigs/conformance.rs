@@ -82,7 +82,10 @@ pub fn v1_1_1(server: &Server, repository: &str, extra: &[(&str, &str)]) -> Repo
     command
         .env("OCI_ROOT_URL", server.url())
         .env("OCI_NAMESPACE", format!("main/{repository}"))
-        .env("OCI_CROSSMOUNT_NAMESPACE", format!("main/{repository}-other"))
+        .env(
+            "OCI_CROSSMOUNT_NAMESPACE",
+            format!("main/{repository}-other"),
+        )
         .env("OCI_USERNAME", "conformance")
         .env("OCI_PASSWORD", server.token())
         .env("OCI_HIDE_SKIPPED_WORKFLOWS", "0")
