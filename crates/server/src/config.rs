@@ -33,6 +33,11 @@ pub struct Config {
     pub gc_interval_seconds: u64,
     /// How long packs that hold nothing any more are kept for their readers, in seconds.
     pub gc_grace_seconds: u64,
+    /// Within how long all stored bytes are read once to find those that rot, in seconds; 0 is never.
+    pub scrub_interval_seconds: u64,
+    /// How often caches with a quota or a time to keep are looked at, in seconds. A push that exceeds a quota
+    /// does not wait for it.
+    pub retention_interval_seconds: u64,
     /// How long a stop waits for requests under way, in seconds.
     pub drain_seconds: u64,
     /// Most connections at a time.
@@ -52,6 +57,8 @@ impl Default for Config {
             segment_interval_seconds: 30,
             gc_interval_seconds: 3600,
             gc_grace_seconds: 3600,
+            scrub_interval_seconds: 30 * 24 * 3600,
+            retention_interval_seconds: 600,
             drain_seconds: 30,
             connections_max: 4096,
         }

@@ -22,7 +22,8 @@ pub(crate) const PACKS: &str = "packs";
 /// Prefix of the segments.
 pub(crate) const SEGMENTS: &str = "segments";
 
-const VERSION_FILE: &str = "VERSION";
+/// Names the format.
+pub(crate) const VERSION_FILE: &str = "VERSION";
 const MAGIC: &str = "firn-store ";
 
 /// Checks the folder's version, or writes it into a new folder.
@@ -38,6 +39,17 @@ pub(crate) fn check_version(folder: &Folder) -> Result<(), StoreError> {
             found: found.unwrap_or(text.trim()).to_owned(),
             known: VERSION,
         }),
+    }
+}
+
+/// Refuses a folder that has lost its database: an empty one in its place would know nothing of what is here,
+/// and a collector would take it for rubbish.
+pub(crate) fn check_database(folder: &Folder) -> Result<(), StoreError> {
+    let lost = folder.length(DATABASE)?.is_none()
+        && !(folder.list(SEGMENTS)?.is_empty() && folder.list(PACKS)?.is_empty());
+    match lost {
+        true => Err(StoreError::DatabaseMissing(folder.path(DATABASE))),
+        false => Ok(()),
     }
 }
 

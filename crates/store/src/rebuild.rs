@@ -6,6 +6,7 @@
 
 use crate::db::blobs::NewBlob;
 use crate::db::{self, blobs, caches, chunks, now_ms};
+use crate::failpoint::{Point, reach};
 use crate::files::{Folder, ReadFile};
 use crate::segments::compact;
 use crate::types::EntryKind;
@@ -64,19 +65,22 @@ pub(crate) fn rebuild(options: &Options) -> Result<RebuildReport, StoreError> {
     Ok(report)
 }
 
-/// Moves the old database aside and the new one in.
+/// Moves the old database aside and the new one in. In between there is none, and a store without one does not
+/// open: an old database without the end of its log, or a new one with a foreign log, would.
 fn replace(folder: &Folder) -> Result<(), StoreError> {
     folder.sync(TEMPORARY)?;
+    reach(Point::DatabaseRebuilt)?;
     let aside = format!("{}.replaced-{}", layout::DATABASE, layout::random_hex(4)?);
+    folder.rename(layout::DATABASE, &aside)?;
     // The log goes with the database it belongs to: a foreign one would be replayed into the new.
     folder.rename(
         &format!("{}-wal", layout::DATABASE),
         &format!("{aside}-wal"),
     )?;
     folder.delete(&format!("{}-shm", layout::DATABASE))?;
-    folder.rename(layout::DATABASE, &aside)?;
+    reach(Point::DatabaseMovedAside)?;
     folder.rename(TEMPORARY, layout::DATABASE)?;
-    Ok(())
+    reach(Point::DatabaseReplaced)
 }
 
 fn read_segment(
@@ -317,7 +321,11 @@ fn read_pack(
     walk(file, length)
 }
 
-fn read_trailer(file: &ReadFile, length: u64) -> Result<Option<(Vec<Placed>, u64)>, StoreError> {
+/// The frames of a sealed pack, and its trailer's length; `None` without a whole trailer.
+pub(crate) fn read_trailer(
+    file: &ReadFile,
+    length: u64,
+) -> Result<Option<(Vec<Placed>, u64)>, StoreError> {
     let tail_length = TAIL_BYTES.min(length);
     let mut tail = vec![0; tail_length as usize];
     file.read_exact_at(&mut tail, length - tail_length)?;

@@ -74,7 +74,8 @@ pub(crate) fn renew(connection: &Connection, id: &str, ttl: Duration) -> Result<
     Ok(())
 }
 
-/// Ends one; ending it twice is no fault. Its pins count no more from here on; [`reap_all`] clears them away.
+/// Ends one, and the upload that it may be; ending it twice is no fault. Its pins count no more from here on;
+/// [`reap_all`] clears them away.
 pub(crate) fn close(connection: &Connection, id: &str) -> Result<(), StoreError> {
     connection
         .prepare_cached("UPDATE sessions SET expires_at_ms = 0 WHERE token = ?")?
@@ -82,8 +83,8 @@ pub(crate) fn close(connection: &Connection, id: &str) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Rows of pins deleted at once: each may be megabytes, and the writer is everybody's.
-const PINS_REAPED_MAX: usize = 16;
+/// Rows of pins, and of uploads' chunks, deleted at once: each may be large, and the writer is everybody's.
+const ROWS_REAPED_MAX: usize = 16;
 
 /// What [`reap`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,8 +95,9 @@ struct Reaped {
     more: bool,
 }
 
-/// Clears away sessions that have ended, or some of their pins. To be called until there is no more.
+/// Clears away sessions that have ended, or some of what is theirs. To be called until there is no more.
 fn reap(connection: &Connection) -> Result<Reaped, StoreError> {
+    let limit = [ROWS_REAPED_MAX as i64];
     let pins = connection
         .prepare_cached(concat!(
             "DELETE FROM pins WHERE id IN (SELECT pins.id FROM sessions JOIN pins ON session = sessions.id
@@ -103,18 +105,34 @@ fn reap(connection: &Connection) -> Result<Reaped, StoreError> {
             now_ms!(),
             " LIMIT ?)"
         ))?
-        .execute([PINS_REAPED_MAX as i64])?;
-    // Those that ended between the two statements have pins still, and stay for the next time.
+        .execute(limit)?;
+    let pieces = connection
+        .prepare_cached(concat!(
+            "DELETE FROM upload_chunks WHERE id IN (SELECT upload_chunks.id FROM sessions
+                 JOIN upload_chunks ON upload = sessions.id WHERE expires_at_ms <= ",
+            now_ms!(),
+            " LIMIT ?)"
+        ))?
+        .execute(limit)?;
+    connection
+        .prepare_cached(concat!(
+            "DELETE FROM uploads WHERE session IN (SELECT id FROM sessions WHERE expires_at_ms <= ",
+            now_ms!(),
+            ") AND NOT EXISTS (SELECT 1 FROM upload_chunks WHERE upload = uploads.session)"
+        ))?
+        .execute([])?;
+    // Those that ended between the statements have rows still, and stay for the next time.
     let sessions = connection
         .prepare_cached(concat!(
             "DELETE FROM sessions WHERE expires_at_ms <= ",
             now_ms!(),
-            " AND NOT EXISTS (SELECT 1 FROM pins WHERE session = sessions.id)"
+            " AND NOT EXISTS (SELECT 1 FROM pins WHERE session = sessions.id)
+             AND NOT EXISTS (SELECT 1 FROM uploads WHERE session = sessions.id)"
         ))?
         .execute([])?;
     Ok(Reaped {
         sessions,
-        more: pins == PINS_REAPED_MAX,
+        more: pins == ROWS_REAPED_MAX || pieces == ROWS_REAPED_MAX,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use crate::db::chunks;
 use crate::db::{Database, Durability};
+use crate::failpoint::{Point, reach};
 use crate::files::{AppendFile, Folder};
 use crate::types::DomainId;
 use crate::{StoreError, layout};
@@ -30,7 +31,10 @@ impl OpenPack {
         let row = db.write(Durability::Synced, move |connection| {
             chunks::pack_create(connection, domain, &name)
         })?;
-        match folder.create_new(&key) {
+        let made = reach(Point::PackRowMade)
+            .and_then(|()| folder.create_new(&key))
+            .and_then(|file| reach(Point::PackFileMade).map(|()| file));
+        match made {
             Ok(file) => Ok(Self {
                 row,
                 file,
@@ -70,6 +74,7 @@ impl OpenPack {
             offset += frame.len() as u64;
         }
         self.file.append(&parts)?;
+        reach(Point::FramesAppended)?;
         Ok(placed)
     }
 
@@ -106,7 +111,11 @@ pub(super) fn seal_file(db: &Database, row: i64, file: &mut AppendFile) -> Resul
     let frames = db.read(|connection| chunks::of_pack(connection, row, 0, i64::MAX))?;
     let durable = file.length();
     let trailer = pack::trailer(&frames);
-    let written = file.append(&[&trailer]).and_then(|()| file.sync());
+    let written = file
+        .append(&[&trailer])
+        .and_then(|()| reach(Point::TrailerAppended))
+        .and_then(|()| file.sync())
+        .and_then(|()| reach(Point::TrailerSynced));
     if let Err(error) = written {
         // It stays without a trailer until the store is opened again; its frames are served all the same.
         file.truncate(durable)?;
@@ -115,5 +124,6 @@ pub(super) fn seal_file(db: &Database, row: i64, file: &mut AppendFile) -> Resul
     let sealed_length = file.length();
     db.write(Durability::Ordered, move |connection| {
         chunks::pack_seal(connection, row, sealed_length)
-    })
+    })?;
+    reach(Point::PackSealed)
 }

@@ -5,12 +5,15 @@
 //! meanwhile leads. No threads of its own, and the batches grow with the load.
 
 mod file;
+mod heal;
 
 pub(crate) use file::OpenPack;
 
 use crate::db::chunks::{self, Appended};
 use crate::db::{Database, Durability, caches, lock, sessions};
+use crate::failpoint::{Point, reach};
 use crate::files::Folder;
+use crate::quarantine::Suspects;
 use crate::types::{DomainId, Session};
 use crate::{StoreError, layout};
 use crossbeam_channel::{Sender, bounded};
@@ -38,6 +41,7 @@ struct Shared {
     db: Arc<Database>,
     folder: Arc<Folder>,
     bytes_target: u64,
+    suspects: Suspects,
     new_total: AtomicU64,
     known_total: AtomicU64,
 }
@@ -74,12 +78,18 @@ enum Turn {
 }
 
 impl Packs {
-    pub(crate) fn new(db: Arc<Database>, folder: Arc<Folder>, bytes_target: u64) -> Self {
+    pub(crate) fn new(
+        db: Arc<Database>,
+        folder: Arc<Folder>,
+        bytes_target: u64,
+        suspects: Suspects,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 db,
                 folder,
                 bytes_target,
+                suspects,
                 new_total: AtomicU64::new(0),
                 known_total: AtomicU64::new(0),
             }),
@@ -97,7 +107,16 @@ impl Packs {
             return Ok(0);
         }
         let count = frames.len() as u64;
+        let db = &self.shared.db;
+        let healing = db.read(crate::db::damage::any)?;
+        let frames = match healing {
+            true => heal::as_they_were(db, session.domain, frames)?,
+            false => frames,
+        };
         let new = self.domain(session.domain)?.put(session, frames)?;
+        if healing {
+            self.shared.suspects.remake();
+        }
         self.shared
             .new_total
             .fetch_add(new as u64, Ordering::Relaxed);
@@ -171,6 +190,7 @@ pub(crate) fn recover(db: &Database, folder: &Folder) -> Result<(), StoreError> 
         if pack.durable_length == 0 {
             // The row came first, and nothing was ever said to lie in the file.
             folder.delete(&key)?;
+            reach(Point::EmptyPackDeleted)?;
             db.write(Durability::Ordered, move |connection| {
                 chunks::pack_forget(connection, row)
             })?;
@@ -181,6 +201,7 @@ pub(crate) fn recover(db: &Database, folder: &Folder) -> Result<(), StoreError> 
             continue;
         }
         let mut file = folder.reopen(&key, pack.durable_length)?;
+        reach(Point::OpenPackCut)?;
         match seal_file(db, row, &mut file) {
             Ok(()) => tracing::info!(pack = %key, "sealed a pack that a crash left open"),
             Err(StoreError::Full(error)) => {
@@ -365,6 +386,10 @@ impl DomainPacks {
             *open = None;
             return Err(error);
         }
+        if let Err(error) = reach(Point::FramesSynced) {
+            self.take_back(open);
+            return Err(error);
+        }
         Ok(Appended {
             pack: pack.row,
             domain: self.domain,
@@ -405,7 +430,8 @@ impl DomainPacks {
                 (job.session.clone(), ids.collect())
             })
             .collect();
-        self.shared
+        let results = self
+            .shared
             .db
             .write(Durability::Ordered, move |connection| {
                 if chunks::condemnations(connection)? != condemnations {
@@ -428,7 +454,9 @@ impl DomainPacks {
                     results.push(result);
                 }
                 Ok(Some(results))
-            })
+            })?;
+        reach(Point::ChunksValid)?;
+        Ok(results)
     }
 }
 
