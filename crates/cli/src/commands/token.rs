@@ -45,6 +45,8 @@ pub(crate) struct Create {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Allow {
     Pull,
+    /// New images under new tags, without moving any
+    Create,
     Push,
     Delete,
     Admin,
@@ -54,6 +56,7 @@ impl From<Allow> for Right {
     fn from(allow: Allow) -> Self {
         match allow {
             Allow::Pull => Self::Pull,
+            Allow::Create => Self::Create,
             Allow::Push => Self::Push,
             Allow::Delete => Self::Delete,
             Allow::Admin => Self::Admin,

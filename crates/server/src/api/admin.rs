@@ -19,7 +19,7 @@ use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 
 /// Whether `who` holds `right` on all that `patterns` cover.
-fn covers(who: &Identity, patterns: &[String], right: Right) -> Result<(), Refusal> {
+pub(super) fn covers(who: &Identity, patterns: &[String], right: Right) -> Result<(), Refusal> {
     match who {
         Identity::Anonymous => Err(Refusal::Unauthorized),
         Identity::Refused(fault) => Err(Refusal::BadToken(*fault)),

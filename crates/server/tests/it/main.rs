@@ -9,6 +9,7 @@
 
 mod admin;
 mod auth_matrix;
+mod check;
 mod disk_full;
 mod http;
 mod nix_door;

@@ -28,6 +28,7 @@ use crate::retention::{Retention, Uses};
 use crate::{ServiceError, access::Cache, sessions::SharedSessions};
 use bytes::Bytes;
 use firn_store::{EntryKind, Store};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A store path's hash part as text.
@@ -40,6 +41,8 @@ pub struct NixCache {
     narinfos: Arc<Narinfos>,
     uses: Arc<Uses>,
     retention: Arc<Retention>,
+    /// The store's changes that `narinfos` heeds.
+    heeded: AtomicU64,
     /// Held while signatures are added to a narinfo that is there.
     merging: Mutex<()>,
 }
@@ -65,6 +68,7 @@ impl NixCache {
             narinfos,
             uses,
             retention,
+            heeded: AtomicU64::new(0),
             merging: Mutex::new(()),
         }
     }
@@ -75,6 +79,12 @@ impl NixCache {
 
     /// A narinfo that is in memory; never waits.
     pub fn narinfo_in_memory(&self, cache: &Cache, hash: &HashText) -> Option<Bytes> {
+        let changes = self.store.changes();
+        if self.heeded.load(Ordering::Acquire) != changes {
+            // Something may not be servable any more (rule 4). Rare, so all are forgotten.
+            self.narinfos.forget_all();
+            self.heeded.store(changes, Ordering::Release);
+        }
         let narinfo = self.narinfos.get(cache, hash)?;
         self.uses.narinfo(cache.row.id, hash);
         Some(narinfo)
@@ -105,7 +115,7 @@ impl NixCache {
         Ok(Some(narinfo))
     }
 
-    /// Says "it is here" for these paths to a pusher: renews their leases (rule 5), then looks.
+    /// Which of these paths are here, to be said to a pusher: their leases are renewed (rule 5).
     ///
     /// # Errors
     /// If the store fails.
@@ -114,10 +124,7 @@ impl NixCache {
         cache: &Cache,
         hashes: &[&str],
     ) -> Result<Vec<bool>, ServiceError> {
-        self.store.renew(cache.row.id, EntryKind::Narinfo, hashes)?;
-        let present = self
-            .store
-            .entries_present(cache.row.id, EntryKind::Narinfo, hashes)?;
+        let present = self.store.renew(cache.row.id, EntryKind::Narinfo, hashes)?;
         let here = std::iter::zip(hashes, &present).filter(|(_, present)| **present);
         for hash in here.filter_map(|(hash, _)| hash_text(hash)) {
             self.uses.narinfo(cache.row.id, &hash);
