@@ -122,8 +122,8 @@ pub struct TokenCreate {
     pub note: Option<String>,
 }
 
-/// A token just made: the only time it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A token just made: the only time it is shown, and its `Debug` does not.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct TokenCreated {
     pub id: String,
@@ -131,6 +131,15 @@ pub struct TokenCreated {
     /// RFC 3339, or absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
+}
+
+impl std::fmt::Debug for TokenCreated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenCreated")
+            .field("id", &self.id)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A token's public face.
@@ -356,6 +365,7 @@ mod tests {
         };
         let json = serde_json::to_string(&created).unwrap();
         assert_eq!(json, r#"{"id":"i","token":"t"}"#);
+        assert!(!format!("{created:?}").contains("\"t\""));
         assert_eq!(
             serde_json::from_str::<TokenCreated>(&json).unwrap(),
             created
