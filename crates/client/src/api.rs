@@ -7,8 +7,8 @@ use crate::{
 };
 use firn_formats::{
     admin::{
-        CacheCreate, CacheView, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated,
-        TokenView, WhoAmI,
+        CacheCreate, CacheView, ImageView, StatsView, StatusAnswer, StatusQuery, TokenCreate,
+        TokenCreated, TokenView, WhoAmI,
     },
     push::{Begin, Begun, FramesAccepted, Proposal, ProposalAnswer, Publish, Published},
 };
@@ -128,6 +128,15 @@ impl Server {
     /// Figures of the store.
     pub fn stats(&self) -> Result<StatsView> {
         self.get("api/v1/stats")
+    }
+
+    /// The images of a cache, or one of them (`NAME:TAG`) with its layers.
+    pub fn images(&self, cache: &str, image: Option<&str>) -> Result<Vec<ImageView>> {
+        let mut path = format!("api/v1/images?cache={}", encode_query(cache));
+        if let Some(image) = image {
+            path.push_str(&format!("&image={}", encode_query(image)));
+        }
+        self.get(&path)
     }
 
     /// A cache's public key, `name:base64`.

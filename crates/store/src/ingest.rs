@@ -178,9 +178,7 @@ impl Ingest {
 
     /// The last bytes of an opaque stream, which lie in no chunk yet.
     pub(crate) fn held(&self) -> &[u8] {
-        self.chunker
-            .as_ref()
-            .map_or(&[], FormatChunker::held)
+        self.chunker.as_ref().map_or(&[], FormatChunker::held)
     }
 
     /// The blob, its bytes durable, under a lease.

@@ -9,12 +9,12 @@
 //! wait until there are enough of them. The upload's session pins its chunks (rule 5). Cuts depend only on
 //! the bytes from the last cut on, so a stream that goes on at its tail has the chunks of one that never broke.
 
+use crate::StoreError;
 use crate::db::writer::lock;
 use crate::db::{Durability, sessions, uploads};
 use crate::ingest::Ingest;
 use crate::store::Inner;
 use crate::types::{BlobInfo, CacheId, CacheRow, Session, UploadLimits};
-use crate::StoreError;
 use firn_chunks::ChunkRef;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,7 +25,8 @@ pub struct Upload {
     session: Session,
     owner: String,
     idle: Duration,
-    ingest: Ingest,
+    /// Absent once it is finished.
+    ingest: Option<Ingest>,
     offset: u64,
     progress: Arc<Progress>,
 }
@@ -45,12 +46,27 @@ struct State {
     durable: u64,
     /// Stored chunks that the database was not told of yet.
     waiting: Vec<ChunkRef>,
+    /// Its upload is gone. What is still on its way must not be told: the next holder has read what there is.
+    over: bool,
+}
+
+fn gone(id: &str) -> StoreError {
+    StoreError::SessionGone(id.to_owned())
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        lock(&self.progress.state).over = true;
+    }
 }
 
 impl Progress {
     /// Chunks were stored; without a tail they are told only if nothing durable would be forgotten.
     fn stored(&self, chunks: &[ChunkRef]) -> Result<(), StoreError> {
         let mut state = lock(&self.state);
+        if state.over {
+            return Err(gone(&self.id));
+        }
         state.waiting.extend_from_slice(chunks);
         state.stored += chunks
             .iter()
@@ -69,9 +85,11 @@ impl Progress {
         }
         let (id, tail) = (self.id.clone(), tail.to_vec());
         let chunks = std::mem::take(&mut state.waiting);
-        self.inner.db.write(Durability::Ordered, move |connection| {
-            uploads::advance(connection, &id, &chunks, &tail)
-        })?;
+        self.inner
+            .db
+            .write(Durability::Ordered, move |connection| {
+                uploads::advance(connection, &id, &chunks, &tail)
+            })?;
         state.durable = durable;
         Ok(())
     }
@@ -107,7 +125,9 @@ impl Upload {
         id: &str,
         limits: UploadLimits,
     ) -> Result<Self, StoreError> {
-        let row = inner.db.snapshot(|connection| uploads::find(connection, id))?;
+        let row = inner
+            .db
+            .snapshot(|connection| uploads::find(connection, id))?;
         Self::go_on(inner, row, limits.idle)
     }
 
@@ -125,6 +145,7 @@ impl Upload {
                 stored,
                 durable: offset,
                 waiting: Vec::new(),
+                over: false,
             }),
         });
         let watch = progress.clone();
@@ -140,7 +161,7 @@ impl Upload {
             session: row.session,
             owner: row.owner,
             idle,
-            ingest,
+            ingest: Some(ingest),
             offset,
             progress,
         })
@@ -176,7 +197,8 @@ impl Upload {
     /// # Errors
     /// Whatever storing fails with; the upload may then be resumed where it is durable.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.ingest.write(bytes)?;
+        let ingest = self.ingest.as_mut().ok_or_else(|| gone(&self.session.id))?;
+        ingest.write(bytes)?;
         self.offset += bytes.len() as u64;
         Ok(())
     }
@@ -186,9 +208,10 @@ impl Upload {
     /// # Errors
     /// As [`Upload::write`].
     pub fn checkpoint(&mut self) -> Result<(), StoreError> {
-        self.ingest.flush()?;
+        let ingest = self.ingest.as_mut().ok_or_else(|| gone(&self.session.id))?;
+        ingest.flush()?;
         let mut state = lock(&self.progress.state);
-        self.progress.tell(&mut state, self.ingest.held())?;
+        self.progress.tell(&mut state, ingest.held())?;
         drop(state);
         self.touch()
     }
@@ -216,7 +239,8 @@ impl Upload {
     ///
     /// # Errors
     /// As [`Upload::write`].
-    pub fn finish(self) -> Result<BlobInfo, StoreError> {
-        self.ingest.finish()
+    pub fn finish(mut self) -> Result<BlobInfo, StoreError> {
+        let ingest = self.ingest.take().ok_or_else(|| gone(&self.session.id))?;
+        ingest.finish()
     }
 }

@@ -4,10 +4,10 @@ use super::{Fault, json, who, work};
 use crate::app::App;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use firn_formats::admin::{
-    CacheCreate, CacheView, PathStatus, Right, StatsView, StatusAnswer, StatusQuery, TokenCreate,
-    TokenCreated, TokenView, WhoAmI,
+    CacheCreate, CacheView, ImageView, PathStatus, Right, StatsView, StatusAnswer, StatusQuery,
+    TokenCreate, TokenCreated, TokenView, WhoAmI,
 };
 use firn_formats::nix::NarInfo;
 use firn_formats::push::{ApiErrorCode, PATHS_PER_REQUEST_MAX};
@@ -185,6 +185,27 @@ fn path_status(app: &App, cache: &Cache, query: StatusQuery) -> Result<StatusAns
         answer.present.insert(path, status);
     }
     Ok(answer)
+}
+
+/// Which images are asked for.
+#[derive(serde::Deserialize)]
+pub(super) struct ImagesQuery {
+    cache: String,
+    image: Option<String>,
+}
+
+pub(super) async fn images(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Query(query): Query<ImagesQuery>,
+) -> Result<Json<Vec<ImageView>>, Fault> {
+    let who = who(&app, &headers);
+    let access = &app.services.access;
+    let cache = access.authorize(&who, &query.cache, Right::Pull)?;
+    let found = work(&app, move |app| {
+        app.services.registry.images(&cache, query.image.as_deref())
+    });
+    Ok(Json(found.await?))
 }
 
 pub(super) async fn stats(

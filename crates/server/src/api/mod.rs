@@ -40,6 +40,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/tokens/{id}", delete(admin::token_revoke))
         .route("/api/v1/status", post(admin::status))
         .route("/api/v1/stats", get(admin::stats))
+        .route("/api/v1/images", get(admin::images))
         .route("/api/v1/push/begin", post(push::begin))
         .route("/api/v1/push/{session}", delete(push::close))
         .route("/api/v1/push/{session}/blobs", post(push::blobs))

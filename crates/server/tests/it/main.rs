@@ -11,6 +11,7 @@ mod admin;
 mod auth_matrix;
 mod disk_full;
 mod http;
+mod malformed;
 mod nix_door;
 mod push_protocol;
 mod range;

@@ -162,8 +162,7 @@ impl Registry {
         let manifest = AnyManifest::parse(new.content_type, new.bytes).map_err(invalid)?;
         let needs = self.needs(repository, &manifest)?;
         let shared = self.sessions.get(&repository.cache)?;
-        let (value, mut blobs) =
-            document::keep(&self.store, &shared, new.content_type, new.bytes)?;
+        let (value, mut blobs) = document::keep(&self.store, &shared, new.content_type, new.bytes)?;
         blobs.extend(needs.blobs);
         let key = manifest_key(repository, &digest.to_string());
         let mut entries = vec![NewEntry {

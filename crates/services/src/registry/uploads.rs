@@ -161,7 +161,9 @@ impl Registry {
         let mut let_go = None;
         let mut uploads = lock(&self.uploads);
         if uploads.len() >= LIVE_MAX {
-            let idle = uploads.iter().filter(|(_, live)| Arc::strong_count(live) == 1);
+            let idle = uploads
+                .iter()
+                .filter(|(_, live)| Arc::strong_count(live) == 1);
             let oldest = idle.min_by_key(|(_, live)| *lock(&live.touched));
             if let Some(id) = oldest.map(|(id, _)| id.clone()) {
                 let_go = uploads.remove(&id);

@@ -13,3 +13,4 @@ mod rebuild;
 mod sessions;
 mod shared;
 mod support;
+mod uploads;

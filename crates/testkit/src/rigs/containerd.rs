@@ -40,7 +40,10 @@ impl Containerd {
         let mut containerd = Self { folder, daemon };
         let until = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
         while !containerd.ctr(&["version"]).status.success() {
-            let ended = containerd.daemon.try_wait().expect("cannot ask for containerd");
+            let ended = containerd
+                .daemon
+                .try_wait()
+                .expect("cannot ask for containerd");
             let log = containerd.folder.path().join("log");
             assert!(
                 ended.is_none() && Instant::now() < until,

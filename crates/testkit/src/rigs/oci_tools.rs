@@ -19,7 +19,15 @@ impl OciTools {
         };
         let token = server.token();
         tools
-            .crane(&["auth", "login", server.address(), "-u", "token", "-p", &token])
+            .crane(&[
+                "auth",
+                "login",
+                server.address(),
+                "-u",
+                "token",
+                "-p",
+                &token,
+            ])
             .ok();
         tools
     }
