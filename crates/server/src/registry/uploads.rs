@@ -110,8 +110,15 @@ fn start(call: &Call) -> Result<Option<u64>, RegistryError> {
     let spec = spec.trim_start_matches([' ', '=']);
     let spec = spec.split('/').next().unwrap_or(spec);
     let (first, last) = spec.split_once('-').ok_or_else(invalid)?;
-    let first: u64 = first.parse().map_err(|_| invalid())?;
-    let last: u64 = last.parse().map_err(|_| invalid())?;
+    let number = |text: &str| {
+        // Not all that `parse` reads is a number here: `+1` is none.
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        digits
+            .then(|| text.parse::<u64>().ok())
+            .flatten()
+            .ok_or_else(invalid)
+    };
+    let (first, last) = (number(first)?, number(last)?);
     let length: Option<u64> = call
         .header(CONTENT_LENGTH)
         .and_then(|length| length.parse().ok());
