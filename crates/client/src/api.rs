@@ -7,24 +7,37 @@ use crate::{
 };
 use firn_formats::{
     admin::{
-        CacheCreate, CacheView, ImageView, StatsView, StatusAnswer, StatusQuery, TokenCreate,
-        TokenCreated, TokenView, WhoAmI,
+        CacheConfigure, CacheCreate, CacheView, CheckEvent, CheckRequest, CheckView, DamagedView,
+        Evict, EvictReport, EvictionView, Healed, ImageView, RootPin, RootView, Rotate, StatsView,
+        StatusAnswer, StatusQuery, TokenCreate, TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
     },
     push::{Begin, Begun, FramesAccepted, Proposal, ProposalAnswer, Publish, Published},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
+use std::io::{BufRead as _, BufReader};
 use ureq::http::Method;
 
 const JSON: &str = "application/json";
 const BINARY: &str = "application/octet-stream";
 
 /// A Firn server and the rights we have there.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Server {
     http: Http,
     url: ServerUrl,
     token: Option<String>,
     authorization: Option<String>,
+}
+
+// By hand: the token is never shown.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.url.as_str();
+        f.debug_struct("Server")
+            .field("url", &url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Server {
@@ -65,10 +78,19 @@ impl Server {
     }
 
     fn post<T: DeserializeOwned>(&self, path: &str, message: &impl Serialize) -> Result<T> {
+        self.send_json(Method::POST, path, message)
+    }
+
+    fn send_json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        message: &impl Serialize,
+    ) -> Result<T> {
         let body =
             serde_json::to_vec(message).map_err(|source| ClientError::json("request", source))?;
         self.http
-            .send(&self.call(Method::POST, path).body(JSON, &body))?
+            .send(&self.call(method, path).body(JSON, &body))?
             .accept()?
             .json()
     }
@@ -98,6 +120,57 @@ impl Server {
     /// Makes a cache.
     pub fn cache_create(&self, create: &CacheCreate) -> Result<CacheView> {
         self.post("api/v1/caches", create)
+    }
+
+    /// Changes a cache's configuration.
+    pub fn cache_configure(&self, name: &str, configure: &CacheConfigure) -> Result<CacheView> {
+        self.send_json(Method::PATCH, &format!("api/v1/caches/{name}"), configure)
+    }
+
+    /// A cache's roots.
+    pub fn roots(&self, cache: &str) -> Result<Vec<RootView>> {
+        self.get(&format!("api/v1/roots?cache={}", encode_query(cache)))
+    }
+
+    /// Makes or moves a root.
+    pub fn root_pin(&self, cache: &str, pin: &RootPin) -> Result<RootView> {
+        self.post(&format!("api/v1/roots?cache={}", encode_query(cache)), pin)
+    }
+
+    /// Takes a root away.
+    pub fn root_unpin(&self, cache: &str, name: &str) -> Result<()> {
+        self.delete(&format!(
+            "api/v1/roots?cache={}&name={}",
+            encode_query(cache),
+            encode_query(name)
+        ))
+    }
+
+    /// Brings a cache within its limits.
+    pub fn evict(&self, cache: &str, evict: Evict) -> Result<EvictReport> {
+        self.post(
+            &format!("api/v1/evict?cache={}", encode_query(cache)),
+            &evict,
+        )
+    }
+
+    /// What went from a cache, the newest first.
+    pub fn evictions(&self, cache: &str, limit: usize) -> Result<Vec<EvictionView>> {
+        self.get(&format!(
+            "api/v1/evictions?cache={}&limit={limit}",
+            encode_query(cache)
+        ))
+    }
+
+    /// Gives a cache a new signing key.
+    pub fn key_rotate(&self, cache: &str, rotate: Rotate) -> Result<CacheView> {
+        let path = format!("api/v1/keys/rotate?cache={}", encode_query(cache));
+        self.post(&path, &rotate)
+    }
+
+    /// Gives tokens a new signing key.
+    pub fn token_key_rotate(&self, rotate: Rotate) -> Result<TokenKeyRotated> {
+        self.post("api/v1/tokens/rotate", &rotate)
     }
 
     /// Deletes a cache.
@@ -139,6 +212,57 @@ impl Server {
         self.get(&path)
     }
 
+    /// Checks the store; `told` hears of (bytes done, bytes in all).
+    pub fn check(
+        &self,
+        request: &CheckRequest,
+        told: &mut dyn FnMut(u64, u64),
+    ) -> Result<CheckView> {
+        let path = "api/v1/check";
+        let body =
+            serde_json::to_vec(request).map_err(|source| ClientError::json("request", source))?;
+        let answer = self
+            .http
+            .send(&self.call(Method::POST, path).body(JSON, &body))?
+            .accept()?;
+        let bad = |what: String| ClientError::BadAnswer {
+            url: self.url.join(path),
+            what,
+        };
+        for line in BufReader::new(answer.into_reader()).lines() {
+            let line = line.map_err(|error| bad(error.to_string()))?;
+            if line.is_empty() {
+                continue;
+            }
+            match serde_json::from_str(&line).map_err(|error| bad(error.to_string()))? {
+                CheckEvent::Progress {
+                    bytes_done,
+                    bytes_total,
+                    ..
+                } => told(bytes_done, bytes_total),
+                CheckEvent::Report(report) => return Ok(report),
+                CheckEvent::Failed(what) => return Err(bad(what)),
+            }
+        }
+        Err(bad("it ended before the report".to_owned()))
+    }
+
+    /// Chunks in quarantine, after one of them (`DOMAIN-CHUNK`).
+    pub fn damaged(&self, after: Option<&str>) -> Result<Vec<DamagedView>> {
+        match after {
+            Some(after) => self.get(&format!("api/v1/damage?after={}", encode_query(after))),
+            None => self.get("api/v1/damage"),
+        }
+    }
+
+    /// Sends frames for chunks in quarantine, in the form of a push.
+    pub fn heal(&self, body: &[u8]) -> Result<Healed> {
+        self.http
+            .send(&self.call(Method::POST, "api/v1/heal").body(BINARY, body))?
+            .accept()?
+            .json()
+    }
+
     /// A cache's public key, `name:base64`.
     pub fn public_key(&self, cache: &str) -> Result<String> {
         let answer = self
@@ -147,6 +271,16 @@ impl Server {
             .accept()?
             .bytes()?;
         Ok(String::from_utf8_lossy(&answer).trim().to_owned())
+    }
+
+    /// How the NAR of a path is stored, undecoded; `None` if the server has no answer, as older ones.
+    pub(crate) fn nar_layout(&self, cache: &str, hash: &str) -> Result<Option<Vec<u8>>> {
+        let path = format!("api/v1/nars/{hash}?cache={}", encode_query(cache));
+        let answer = self.http.send(&self.call(Method::GET, &path))?;
+        match answer.status() {
+            404 | 405 => Ok(None),
+            _ => Ok(Some(answer.accept()?.bytes()?)),
+        }
     }
 
     pub(crate) fn begin(&self, cache: &str, begin: &Begin) -> Result<Begun> {

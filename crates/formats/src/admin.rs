@@ -5,6 +5,7 @@
 //! GET    /api/v1/caches                    -> [CacheView]        (those the token may see)
 //! POST   /api/v1/caches       CacheCreate  -> CacheView
 //! GET    /api/v1/caches/NAME               -> CacheView          (NAME may hold one `/`)
+//! PATCH  /api/v1/caches/NAME  CacheConfigure -> CacheView
 //! DELETE /api/v1/caches/NAME               -> 204
 //! GET    /api/v1/tokens                    -> [TokenView]
 //! POST   /api/v1/tokens       TokenCreate  -> TokenCreated
@@ -12,7 +13,15 @@
 //! POST   /api/v1/status       StatusQuery  -> StatusAnswer
 //! GET    /api/v1/stats                     -> StatsView
 //! GET    /api/v1/images?cache=NAME         -> [ImageView]        (&image=NAME:TAG: that one, with its layers)
+//! POST   /api/v1/check        CheckRequest -> CheckEvent, one a line; empty lines meanwhile
+//! GET    /api/v1/damage?after=DOMAIN-CHUNK -> [DamagedView]
+//! POST   /api/v1/heal         frames       -> Healed
 //! ```
+//! What a cache keeps, and its keys: [`retention`].
+
+mod retention;
+
+pub use retention::*;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -47,6 +56,26 @@ pub struct CacheCreate {
     /// references signed by these keys (`name:base64`) need not be here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstream_keys: Vec<String>,
+    /// What nobody used for so long goes; 0 or absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_for_seconds: Option<u64>,
+    /// Stored bytes beyond which what was used least recently goes; 0 or absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+}
+
+/// What to change of a cache; what is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CacheConfigure {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// 0 is for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_for_seconds: Option<u64>,
+    /// 0 is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
 }
 
 fn default_priority() -> u32 {
@@ -65,8 +94,18 @@ pub struct CacheView {
     pub public_keys: Vec<String>,
     pub store_paths: u64,
     pub images: u64,
-    /// Sum of the distinct blobs' stored sizes.
+    /// Sum of the distinct blobs' stored sizes: what a quota counts.
     pub stored_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_for_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+    /// Names that pin something.
+    #[serde(default)]
+    pub roots: u64,
+    /// What the server remembers of what it took away.
+    #[serde(default)]
+    pub evicted: EvictedSummary,
 }
 
 /// A token to make.
@@ -131,6 +170,9 @@ pub struct StatusQuery {
 #[allow(missing_docs)]
 pub struct StatusAnswer {
     pub present: BTreeMap<String, PathStatus>,
+    /// When and why those that are missing went, as far as it is remembered.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evicted: BTreeMap<String, EvictionView>,
 }
 
 /// One cached path.
@@ -187,6 +229,94 @@ pub struct StatsView {
     pub blob_identity_bytes: u64,
     pub packs: u64,
     pub sessions: u64,
+}
+
+/// What to check of the server's store: the structure, and perhaps all data.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CheckRequest {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_data: Option<ReadData>,
+}
+
+/// How all data is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadData {
+    /// Part n of t.
+    pub part: (u32, u32),
+    /// Bytes a second at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+    /// Goes on where the last reading of the part stopped.
+    #[serde(default)]
+    pub resume: bool,
+}
+
+/// What a check says while it runs, and in the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum CheckEvent {
+    Progress {
+        bytes_done: u64,
+        bytes_total: u64,
+        chunks_damaged: u64,
+    },
+    Report(CheckView),
+    Failed(String),
+}
+
+/// What was looked at, and found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CheckView {
+    /// Whether anything is damaged.
+    pub damaged: bool,
+    pub packs: u64,
+    pub chunks: u64,
+    pub blobs: u64,
+    pub entries: u64,
+    pub segments: u64,
+    pub bytes_read: u64,
+    pub chunks_read: u64,
+    pub chunks_quarantined: u64,
+    pub findings: Vec<FindingView>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct FindingView {
+    /// Such as `pack-lost`.
+    pub what: String,
+    /// Whether anything is lost by it.
+    pub damage: bool,
+    pub subject: String,
+    pub detail: String,
+    /// What cannot be served because of it; not all, if it is much.
+    pub breaks: Vec<String>,
+    pub breaks_total: u64,
+}
+
+/// A chunk in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct DamagedView {
+    /// Number of its domain.
+    pub domain: i64,
+    /// Its id in hexadecimal.
+    pub chunk: String,
+    pub raw_length: u32,
+    pub found_by: String,
+    /// Seconds since 1970.
+    pub found_at: i64,
+}
+
+/// What came of frames that were sent to heal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Healed {
+    /// Chunks that are out of quarantine now.
+    pub chunks: u64,
 }
 
 #[cfg(test)]

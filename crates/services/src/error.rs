@@ -44,13 +44,15 @@ pub enum ServiceError {
     TooManyUploads(usize),
     #[error("{what} is larger than {limit} bytes")]
     TooLarge { what: &'static str, limit: u64 },
+    #[error("the quota is exceeded: {0}")]
+    QuotaExceeded(String),
     #[error("the secret file {path}")]
     SecretFile {
         path: PathBuf,
         #[source]
         source: std::io::Error,
     },
-    #[error("the secret file {path} is malformed: {what}")]
+    #[error("the secret file {path} cannot be used: {what}")]
     SecretContent { path: PathBuf, what: String },
     #[error("the system gives no random bytes")]
     Random(#[source] getrandom::Error),
@@ -102,6 +104,7 @@ impl ServiceError {
             Self::MissingReference(_) => ApiErrorCode::MissingReference,
             Self::Conflict(_) | Self::TooManyUploads(_) => ApiErrorCode::Conflict,
             Self::TooLarge { .. } => ApiErrorCode::TooLarge,
+            Self::QuotaExceeded(_) => ApiErrorCode::QuotaExceeded,
             Self::Store(StoreError::Full(_)) => ApiErrorCode::StorageFull,
             Self::SecretFile { .. }
             | Self::SecretContent { .. }

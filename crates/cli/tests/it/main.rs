@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod check;
 mod ci;
 mod ci_action;
 mod ci_hash_files;
@@ -14,11 +15,15 @@ mod crash;
 mod firn_commands;
 mod foreign_registry;
 mod images;
+mod keys;
 mod nix_private;
 mod nix_realisations;
 mod nix_substitute;
 mod nix_upload;
+mod pull_chunks;
 mod registry_clients;
+mod retention;
+mod secrets;
 mod storage;
 mod tls;
 

@@ -1,9 +1,11 @@
 //! HTTP as this client needs it: bounded answers, typed refusals, patient retries, bytes counted.
 
 mod count;
+mod range;
 mod roots;
 mod url;
 
+pub(crate) use range::{bad_answer, broken_off, patiently, read_range};
 pub use url::ServerUrl;
 pub(crate) use url::encode_query;
 

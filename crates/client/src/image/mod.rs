@@ -1,13 +1,12 @@
 //! Pushing images: to Firn by chunks, to other registries by layers, and those made elsewhere.
 
 mod archive_source;
-mod parallel;
 mod to_firn;
 mod to_registry;
 
 pub use archive_source::{StoredImage, push_stored};
 pub use to_firn::push_to_firn;
-pub use to_registry::{CONNECTIONS, RegistryPush, StoreBeside};
+pub use to_registry::{CONNECTIONS, LayerTrust, RegistryPush, StoreBeside};
 
 use serde::Serialize;
 
@@ -23,6 +22,9 @@ pub struct ImageReport {
     pub layers_sent: u64,
     /// Layers that were there already.
     pub layers_reused: u64,
+    /// Layers that the image under the tag names by their keys without a trusted key's signature; they were made
+    /// here, and compared.
+    pub layers_not_believed: u64,
     /// Sum of the layers' sizes as a registry stores them.
     pub bytes_total: u64,
     /// Bytes of all requests, heads included.

@@ -1,8 +1,11 @@
 //! `/api/v1`: Firn's own, as `firn_formats::push` and `firn_formats::admin` describe it.
 
 mod admin;
+mod check;
 mod fault;
+mod pull;
 mod push;
+mod retention;
 
 pub(crate) use fault::Fault;
 
@@ -31,7 +34,9 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         )
         .route(
             "/api/v1/caches/{*name}",
-            get(admin::cache).delete(admin::cache_delete),
+            get(admin::cache)
+                .patch(admin::cache_configure)
+                .delete(admin::cache_delete),
         )
         .route(
             "/api/v1/tokens",
@@ -39,8 +44,21 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         )
         .route("/api/v1/tokens/{id}", delete(admin::token_revoke))
         .route("/api/v1/status", post(admin::status))
+        .route(
+            "/api/v1/roots",
+            get(retention::roots)
+                .post(retention::pin)
+                .delete(retention::unpin),
+        )
+        .route("/api/v1/evict", post(retention::evict))
+        .route("/api/v1/evictions", get(retention::evictions))
+        .route("/api/v1/keys/rotate", post(admin::key_rotate))
+        .route("/api/v1/tokens/rotate", post(admin::token_key_rotate))
         .route("/api/v1/stats", get(admin::stats))
         .route("/api/v1/images", get(admin::images))
+        .route("/api/v1/check", post(check::check))
+        .route("/api/v1/damage", get(check::damaged))
+        .route("/api/v1/heal", post(check::heal))
         .route("/api/v1/push/begin", post(push::begin))
         .route("/api/v1/push/{session}", delete(push::close))
         .route("/api/v1/push/{session}/blobs", post(push::blobs))
@@ -48,6 +66,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/push/{session}/publish", post(push::publish))
         .route("/api/v1/push/{session}/heartbeat", post(push::heartbeat))
         .route("/api/v1/chunks/{hash}", get(push::chunk_list))
+        .route("/api/v1/nars/{hash}", get(pull::layout))
         .fallback(async || Fault::new(ApiErrorCode::NotFound, "no such endpoint"))
 }
 

@@ -21,7 +21,7 @@ const FRAMES_OVERHEAD_BYTES: usize = 1 << 20;
 
 #[derive(serde::Deserialize)]
 pub(super) struct InCache {
-    cache: String,
+    pub(super) cache: String,
 }
 
 /// The session of a path, if the caller may push into its cache. Who may not learns as little
@@ -45,7 +45,7 @@ async fn session(
     Ok(found)
 }
 
-fn binary(bytes: Vec<u8>) -> Response {
+pub(super) fn binary(bytes: Vec<u8>) -> Response {
     ([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response()
 }
 

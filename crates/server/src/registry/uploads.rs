@@ -4,6 +4,7 @@ use super::{Answer, Call, DOCKER_CONTENT_DIGEST, Failure};
 use crate::app::bare;
 use crate::body::Body;
 use firn_formats::admin::Right;
+use firn_formats::http::content_range;
 use firn_formats::oci::{Digest, ErrorCode};
 use firn_services::registry::{RegistryError, Repository, UploadStatus};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, LOCATION, RANGE};
@@ -105,20 +106,7 @@ fn start(call: &Call) -> Result<Option<u64>, RegistryError> {
     };
     let invalid =
         || RegistryError::with(ErrorCode::RangeInvalid, format!("Content-Range: {header}"));
-    let spec = header.trim();
-    let spec = spec.strip_prefix("bytes").unwrap_or(spec);
-    let spec = spec.trim_start_matches([' ', '=']);
-    let spec = spec.split('/').next().unwrap_or(spec);
-    let (first, last) = spec.split_once('-').ok_or_else(invalid)?;
-    let number = |text: &str| {
-        // Not all that `parse` reads is a number here: `+1` is none.
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        digits
-            .then(|| text.parse::<u64>().ok())
-            .flatten()
-            .ok_or_else(invalid)
-    };
-    let (first, last) = (number(first)?, number(last)?);
+    let (first, last) = content_range(header).ok_or_else(invalid)?;
     let length: Option<u64> = call
         .header(CONTENT_LENGTH)
         .and_then(|length| length.parse().ok());

@@ -13,6 +13,8 @@ fn private(name: &str) -> CacheCreate {
         priority: 40,
         domain: None,
         upstream_keys: Vec::new(),
+        keep_for_seconds: None,
+        quota_bytes: None,
     }
 }
 
@@ -42,7 +44,8 @@ fn the_matrix() {
     let begin = "/api/v1/push/begin?cache=acme/web";
     let status = r#"{"cache":"acme/web","paths":[]}"#;
     type Row<'a> = (&'a str, &'a str, &'a [u8], [u16; 6]);
-    let rows: [Row<'_>; 13] = [
+    let nar = "/api/v1/nars/0123456789abcdfghijklmnpqrsvwxyz?cache=acme/web";
+    let rows: [Row<'_>; 22] = [
         (
             "GET",
             "/acme/web/nix-cache-info",
@@ -78,7 +81,56 @@ fn the_matrix() {
             b"",
             [401, 401, 403, 200, 403, 200],
         ),
+        ("GET", nar, b"", [401, 401, 403, 404, 403, 404]),
         ("GET", "/api/v1/stats", b"", [401, 401, 403, 403, 403, 200]),
+        (
+            "GET",
+            "/api/v1/roots?cache=acme/web",
+            b"",
+            [401, 401, 403, 200, 403, 200],
+        ),
+        (
+            "POST",
+            "/api/v1/roots?cache=acme/web",
+            br#"{"name":"x","path":"00000000000000000000000000000000-x"}"#,
+            [401, 401, 403, 403, 404, 404],
+        ),
+        (
+            "DELETE",
+            "/api/v1/roots?cache=acme/web&name=x",
+            b"",
+            [401, 401, 403, 403, 403, 404],
+        ),
+        (
+            "GET",
+            "/api/v1/evictions?cache=acme/web",
+            b"",
+            [401, 401, 403, 200, 403, 200],
+        ),
+        (
+            "POST",
+            "/api/v1/evict?cache=acme/web",
+            b"{}",
+            [401, 401, 403, 403, 403, 200],
+        ),
+        (
+            "PATCH",
+            "/api/v1/caches/acme/web",
+            br#"{"priority":41}"#,
+            [401, 401, 403, 403, 403, 200],
+        ),
+        (
+            "POST",
+            "/api/v1/keys/rotate?cache=acme/web",
+            br#"{"overlap_seconds":60}"#,
+            [401, 401, 403, 403, 403, 200],
+        ),
+        (
+            "POST",
+            "/api/v1/tokens/rotate",
+            br#"{"overlap_seconds":60}"#,
+            [401, 401, 403, 403, 403, 200],
+        ),
         (
             "POST",
             "/api/v1/caches",

@@ -9,6 +9,7 @@
 
 mod admin;
 mod auth_matrix;
+mod check;
 mod disk_full;
 mod http;
 mod malformed;
@@ -16,6 +17,7 @@ mod nix_door;
 mod push_protocol;
 mod range;
 mod registry;
+mod retention;
 mod samples;
 mod signing;
 mod tampering;

@@ -4,6 +4,7 @@ use crate::http::{Answer, Client};
 use crate::samples::{Upload, noise};
 use firn_chunks::{Encoder, Format, FormatChunker, VerifiedFrame, boundaries};
 use firn_formats::nix::{Compression, NarInfo};
+use firn_formats::pull::NarLayout;
 use firn_formats::push::{
     Begin, Begun, BlobKind, FramesAccepted, Proposal, ProposalAnswer, Publish, PublishLayer,
     PublishPath, Published, decode_answers, decode_proposals, encode_frame, encode_proposals,
@@ -173,10 +174,32 @@ fn a_closure_goes_in_and_the_second_push_sends_nothing() {
         let list = admin
             .get(&format!("/api/v1/chunks/{}?cache=main", upload.path.hash()))
             .expect(200);
+        let proposal = chunked(&upload.nar).0;
         assert_eq!(
             decode_proposals(&list.body).unwrap(),
-            [chunked(&upload.nar).0]
+            std::slice::from_ref(&proposal)
         );
+        let layout = admin
+            .get(&format!("/api/v1/nars/{}?cache=main", upload.path.hash()))
+            .expect(200);
+        let layout = NarLayout::decode(&layout.body).unwrap();
+        let url = format!("nar/{}.nar.zst", layout.zstd_sha256.base32());
+        assert_eq!(url, narinfo.url);
+        let chunks: Vec<_> = layout
+            .frames
+            .iter()
+            .map(|frame| (frame.id, frame.raw_length))
+            .collect();
+        assert_eq!(chunks, proposal.chunks);
+        let lengths = layout
+            .frames
+            .iter()
+            .map(|frame| frame.frame_length as usize);
+        assert_eq!(lengths.sum::<usize>(), nar.body.len());
+        let first = layout.frames[0];
+        let frame = &nar.body[..first.frame_length as usize];
+        let raw = zstd::stream::decode_all(frame).unwrap();
+        assert_eq!(raw, upload.nar[..first.raw_length as usize]);
     }
     admin.delete(&format!("/api/v1/push/{session}")).expect(204);
     let begun = begin(&admin, &request);

@@ -75,6 +75,19 @@ pub(super) fn manifest_key(repository: &Repository, digest: &str) -> String {
     format!("{}@{digest}", repository.name)
 }
 
+/// The keys of the manifests that an index lists; `key` is its own.
+pub(crate) fn index_children(key: &str, media_type: &str, bytes: &[u8]) -> Vec<String> {
+    let repository = key.split('@').next().unwrap_or_default();
+    match AnyManifest::parse(media_type, bytes) {
+        Ok(AnyManifest::Index(index)) => index
+            .manifests
+            .iter()
+            .map(|child| format!("{repository}@{}", child.digest))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// A tag that only who may push may move.
 fn moved() -> RegistryError {
     RegistryError::with(
@@ -132,6 +145,7 @@ impl Registry {
                     .store
                     .entry(cache, EntryKind::Tag, &key)?
                     .ok_or_else(|| unknown(tag.as_str()))?;
+                self.uses.entry(cache, EntryKind::Tag, &key);
                 String::from_utf8_lossy(&entry.value).into_owned()
             }
         };
@@ -140,6 +154,7 @@ impl Registry {
             .store
             .entry(cache, EntryKind::Manifest, &key)?
             .ok_or_else(|| unknown(&digest))?;
+        self.uses.entry(cache, EntryKind::Manifest, &key);
         let document = document::open(&self.store, &entry)?;
         Ok(FoundManifest {
             digest,
@@ -161,6 +176,8 @@ impl Registry {
         let digest = checked_digest(&new)?;
         let manifest = AnyManifest::parse(new.content_type, new.bytes).map_err(invalid)?;
         let needs = self.needs(repository, &manifest)?;
+        self.retention
+            .admit(&repository.cache, 0, needs.stored_bytes)?;
         let shared = self.sessions.get(&repository.cache)?;
         let (value, mut blobs) = document::keep(&self.store, &shared, new.content_type, new.bytes)?;
         blobs.extend(needs.blobs);
@@ -295,6 +312,7 @@ impl Registry {
             )));
         }
         needs.blobs.push(found.blob.id);
+        needs.stored_bytes += found.blob.zstd_length;
         needs
             .entries
             .push((EntryKind::RegistryBlob, descriptor.digest.to_string()));
@@ -389,6 +407,7 @@ impl Registry {
 struct Needs {
     entries: Vec<(EntryKind, String)>,
     blobs: Vec<BlobId>,
+    stored_bytes: u64,
 }
 
 fn blobs_of(manifest: &Manifest) -> impl Iterator<Item = &Descriptor> {

@@ -285,6 +285,9 @@ impl Registry {
                 ),
             ));
         }
+        let cache = &repository.cache;
+        self.retention
+            .admit(cache, blob.zstd_length, blob.zstd_length)?;
         let entry = blob_entry(
             &digest.to_string(),
             Representation::Identity,

@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
+mod check;
+mod collection;
 mod concurrency;
 mod crash;
 mod damage;
 mod disk_full;
 mod entries;
+mod failpoints;
 mod ingest;
+mod quarantine;
 mod ranges;
 mod rebuild;
 mod sessions;

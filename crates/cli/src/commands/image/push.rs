@@ -13,7 +13,8 @@ use firn_client::{
     credentials::Credential,
     http::Http,
     image::{
-        CONNECTIONS, ImageReport, RegistryPush, StoreBeside, StoredImage, push_stored, push_to_firn,
+        CONNECTIONS, ImageReport, LayerTrust, RegistryPush, StoreBeside, StoredImage, push_stored,
+        push_to_firn,
     },
     local_store::LocalStore,
     registry::Repository,
@@ -117,14 +118,24 @@ fn push_elsewhere(global: &Global, args: &Args, to: &str, progress: &Bar) -> Out
         true => None,
         false => Some(StoreBeside::open(&repository, &reference, &global.cache)?),
     };
+    let trust = LayerTrust::from_environment()?;
     let push = RegistryPush {
         repository: &repository,
         reference: &reference,
         local: &local,
         image: &image,
         beside: beside.as_ref(),
+        trust: &trust,
     };
-    Ok(push.push(progress)?)
+    let report = push.push(progress)?;
+    if report.layers_not_believed > 0 {
+        eprintln!(
+            "note: no trusted key has signed what the image under this tag says of {} of its layers; they were made \
+             here and compared",
+            report.layers_not_believed
+        );
+    }
+    Ok(report)
 }
 
 fn elsewhere(args: &Args, to: &str) -> Outcome<(Repository, Reference)> {

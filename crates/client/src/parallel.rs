@@ -11,7 +11,7 @@ use std::sync::{
 
 /// Does `work` for `0..count` on at most `threads` threads; the results in order, or the first failure, after
 /// which nothing more is begun.
-pub(super) fn each<T: Send>(
+pub(crate) fn each<T: Send>(
     count: usize,
     threads: usize,
     work: impl Fn(usize) -> Result<T> + Sync,
