@@ -13,6 +13,7 @@
 //! POST   /api/v1/status       StatusQuery  -> StatusAnswer
 //! GET    /api/v1/stats                     -> StatsView
 //! POST   /api/v1/gc       CollectionRequest -> CollectionView
+//! GET    /api/v1/images?cache=NAME         -> [ImageView]        (&image=NAME:TAG: that one, with its layers)
 //! POST   /api/v1/check        CheckRequest -> CheckEvent, one a line; empty lines meanwhile
 //! GET    /api/v1/damage?after=DOMAIN-CHUNK -> [DamagedView]
 //! POST   /api/v1/heal         frames       -> Healed
@@ -192,6 +193,39 @@ pub struct PathStatus {
     pub stored_bytes: u64,
     /// Seconds since 1970.
     pub published_at: i64,
+}
+
+/// A tag of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ImageView {
+    /// The image's name in its cache.
+    pub name: String,
+    pub tag: String,
+    pub digest: String,
+    pub media_type: String,
+    /// Manifests of an index; 1 for an image of one platform.
+    pub platforms: u64,
+    /// Distinct layers, and their size as they are pulled.
+    pub layers: u64,
+    pub size: u64,
+    /// Size of the layers that no other image of the cache has.
+    pub own_bytes: u64,
+    /// Seconds since 1970 at which the tag came to name this.
+    pub pushed_at: i64,
+    /// The layers, if one image was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<ImageLayer>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ImageLayer {
+    pub digest: String,
+    pub size: u64,
+    /// How many other images of the cache have it.
+    pub other_images: u64,
 }
 
 /// Figures of the server's store.

@@ -13,6 +13,7 @@ mod check;
 mod collection;
 mod disk_full;
 mod http;
+mod malformed;
 mod nix_door;
 mod push_protocol;
 mod range;
