@@ -4,6 +4,7 @@ SHELL := /bin/bash
 
 CLOSURE ?= curl
 SECONDS_EACH ?= 60
+FUZZ_TARGETS ?=
 MUSL := x86_64-unknown-linux-musl
 MUSL_BINARY := target/$(MUSL)/dist/firn
 
@@ -48,8 +49,9 @@ dist: packages ## Build dist/firn, one static binary
 	@ldd dist/firn 2>&1 | grep -E 'statically linked|not a dynamic executable' || { ldd dist/firn; echo 'error: dist/firn is not static' >&2; exit 1; }
 	@printf 'dist/firn: %s bytes\n' "$$(stat -c %s dist/firn)"
 
-fuzz: ## Fuzz each parser of foreign bytes for SECONDS_EACH=60 (nightly Rust, cargo-fuzz)
-	for target in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS_EACH); done
+fuzz: ## Fuzz each parser of foreign bytes for SECONDS_EACH=60 (nightly Rust); FUZZ_TARGETS="nar tar" for some
+	@tools/setup fuzz
+	tools/fuzz $(SECONDS_EACH) $(FUZZ_TARGETS)
 
 clean: ## Remove what was built, but not what setup fetched (that is .cache)
 	cargo clean

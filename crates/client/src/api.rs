@@ -7,8 +7,9 @@ use crate::{
 };
 use firn_formats::{
     admin::{
-        CacheCreate, CacheView, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated,
-        TokenView, WhoAmI,
+        CacheConfigure, CacheCreate, CacheView, Evict, EvictReport, EvictionView, RootPin,
+        RootView, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated, TokenView,
+        WhoAmI,
     },
     push::{Begin, Begun, FramesAccepted, Proposal, ProposalAnswer, Publish, Published},
 };
@@ -65,10 +66,19 @@ impl Server {
     }
 
     fn post<T: DeserializeOwned>(&self, path: &str, message: &impl Serialize) -> Result<T> {
+        self.send_json(Method::POST, path, message)
+    }
+
+    fn send_json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        message: &impl Serialize,
+    ) -> Result<T> {
         let body =
             serde_json::to_vec(message).map_err(|source| ClientError::json("request", source))?;
         self.http
-            .send(&self.call(Method::POST, path).body(JSON, &body))?
+            .send(&self.call(method, path).body(JSON, &body))?
             .accept()?
             .json()
     }
@@ -98,6 +108,46 @@ impl Server {
     /// Makes a cache.
     pub fn cache_create(&self, create: &CacheCreate) -> Result<CacheView> {
         self.post("api/v1/caches", create)
+    }
+
+    /// Changes a cache's configuration.
+    pub fn cache_configure(&self, name: &str, configure: &CacheConfigure) -> Result<CacheView> {
+        self.send_json(Method::PATCH, &format!("api/v1/caches/{name}"), configure)
+    }
+
+    /// A cache's roots.
+    pub fn roots(&self, cache: &str) -> Result<Vec<RootView>> {
+        self.get(&format!("api/v1/roots?cache={}", encode_query(cache)))
+    }
+
+    /// Makes or moves a root.
+    pub fn root_pin(&self, cache: &str, pin: &RootPin) -> Result<RootView> {
+        self.post(&format!("api/v1/roots?cache={}", encode_query(cache)), pin)
+    }
+
+    /// Takes a root away.
+    pub fn root_unpin(&self, cache: &str, name: &str) -> Result<()> {
+        self.delete(&format!(
+            "api/v1/roots?cache={}&name={}",
+            encode_query(cache),
+            encode_query(name)
+        ))
+    }
+
+    /// Brings a cache within its limits.
+    pub fn evict(&self, cache: &str, evict: Evict) -> Result<EvictReport> {
+        self.post(
+            &format!("api/v1/evict?cache={}", encode_query(cache)),
+            &evict,
+        )
+    }
+
+    /// What went from a cache, the newest first.
+    pub fn evictions(&self, cache: &str, limit: usize) -> Result<Vec<EvictionView>> {
+        self.get(&format!(
+            "api/v1/evictions?cache={}&limit={limit}",
+            encode_query(cache)
+        ))
     }
 
     /// Deletes a cache.

@@ -5,6 +5,7 @@
 //! GET    /api/v1/caches                    -> [CacheView]        (those the token may see)
 //! POST   /api/v1/caches       CacheCreate  -> CacheView
 //! GET    /api/v1/caches/NAME               -> CacheView          (NAME may hold one `/`)
+//! PATCH  /api/v1/caches/NAME  CacheConfigure -> CacheView
 //! DELETE /api/v1/caches/NAME               -> 204
 //! GET    /api/v1/tokens                    -> [TokenView]
 //! POST   /api/v1/tokens       TokenCreate  -> TokenCreated
@@ -12,6 +13,11 @@
 //! POST   /api/v1/status       StatusQuery  -> StatusAnswer
 //! GET    /api/v1/stats                     -> StatsView
 //! ```
+//! What a cache keeps, and its keys: [`retention`].
+
+mod retention;
+
+pub use retention::*;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -44,6 +50,26 @@ pub struct CacheCreate {
     /// references signed by these keys (`name:base64`) need not be here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstream_keys: Vec<String>,
+    /// What nobody used for so long goes; 0 or absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_for_seconds: Option<u64>,
+    /// Stored bytes beyond which what was used least recently goes; 0 or absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+}
+
+/// What to change of a cache; what is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CacheConfigure {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// 0 is for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_for_seconds: Option<u64>,
+    /// 0 is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
 }
 
 fn default_priority() -> u32 {
@@ -62,8 +88,18 @@ pub struct CacheView {
     pub public_keys: Vec<String>,
     pub store_paths: u64,
     pub images: u64,
-    /// Sum of the distinct blobs' stored sizes.
+    /// Sum of the distinct blobs' stored sizes: what a quota counts.
     pub stored_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_for_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+    /// Names that pin something.
+    #[serde(default)]
+    pub roots: u64,
+    /// What the server remembers of what it took away.
+    #[serde(default)]
+    pub evicted: EvictedSummary,
 }
 
 /// A token to make.
@@ -128,6 +164,9 @@ pub struct StatusQuery {
 #[allow(missing_docs)]
 pub struct StatusAnswer {
     pub present: BTreeMap<String, PathStatus>,
+    /// When and why those that are missing went, as far as it is remembered.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evicted: BTreeMap<String, EvictionView>,
 }
 
 /// One cached path.

@@ -4,6 +4,7 @@
 //! each has limits, returns typed errors, and never panics.
 
 pub mod admin;
+pub mod http;
 pub mod nix;
 pub mod oci;
 pub mod pull;

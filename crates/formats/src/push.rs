@@ -178,6 +178,8 @@ pub enum ApiErrorCode {
     Conflict,
     /// 413
     TooLarge,
+    /// 403: the cache may not hold that much; evicting others made no room.
+    QuotaExceeded,
     /// 507
     StorageFull,
     /// 500
@@ -190,7 +192,7 @@ impl ApiErrorCode {
         match self {
             Self::BadRequest => 400,
             Self::Unauthorized => 401,
-            Self::Denied => 403,
+            Self::Denied | Self::QuotaExceeded => 403,
             Self::NotFound | Self::SessionGone => 404,
             Self::StaleBlob | Self::MissingChunks | Self::Conflict => 409,
             Self::TooLarge => 413,

@@ -29,6 +29,9 @@ pub struct Config {
     pub lease_seconds: u64,
     /// How often the store's segments follow its database, in seconds.
     pub segment_interval_seconds: u64,
+    /// How often caches with a quota or a time to keep are looked at, in seconds. A push that exceeds a quota
+    /// does not wait for it.
+    pub retention_interval_seconds: u64,
     /// How long a stop waits for requests under way, in seconds.
     pub drain_seconds: u64,
     /// Most connections at a time.
@@ -46,6 +49,7 @@ impl Default for Config {
             session_ttl_seconds: 600,
             lease_seconds: 24 * 3600,
             segment_interval_seconds: 30,
+            retention_interval_seconds: 600,
             drain_seconds: 30,
             connections_max: 4096,
         }

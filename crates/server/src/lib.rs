@@ -14,7 +14,6 @@ pub mod loopback;
 mod metrics;
 mod nix;
 mod operations;
-mod range;
 mod registry;
 mod running;
 mod upload;

@@ -6,9 +6,10 @@ use crate::app::{App, WorkerFailed, bare, blocking, respond, status, text};
 use crate::auth::identify;
 use crate::body::{BlobBody, Body, BodyError, MadeBody};
 use crate::metrics::Door;
-use crate::range::{self, Ranged};
+
 use bytes::Bytes;
 use firn_formats::admin::Right;
+use firn_formats::http::{self as headers, Ranged};
 use firn_formats::nix::CacheInfo;
 use firn_formats::nix::store_path::STORE_DIR;
 use firn_services::document::{Content, Document};
@@ -303,7 +304,7 @@ fn stored_nar(
     range: Option<&str>,
 ) -> Outcome {
     let length = source.length().unwrap_or(0);
-    let part = match range::parse(range, length) {
+    let part = match headers::range(range, length) {
         Ranged::Whole => None,
         Ranged::Part(first, count) => Some((first, count)),
         Ranged::Unsatisfiable => return Ok(unsatisfiable(length)),

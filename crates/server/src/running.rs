@@ -119,6 +119,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         stopped,
     ));
     runtime.spawn(sweep(Arc::downgrade(&app)));
+    runtime.spawn(keep_within_limits(Arc::downgrade(&app)));
     tracing::info!(%address, data = %app.config.data.display(), "listening");
     Ok(Running {
         app,
@@ -169,6 +170,26 @@ async fn sweep(app: std::sync::Weak<App>) {
         let Some(app) = app.upgrade() else { return };
         // Errors are logged where they happen.
         let _ = crate::app::blocking(move || app.services.sweep()).await;
+    }
+}
+
+async fn keep_within_limits(app: std::sync::Weak<App>) {
+    loop {
+        let Some(seconds) = app
+            .upgrade()
+            .map(|app| app.config.retention_interval_seconds)
+        else {
+            return;
+        };
+        tokio::time::sleep(Duration::from_secs(seconds.max(1))).await;
+        let Some(app) = app.upgrade() else { return };
+        // A worker that failed is logged where it does.
+        let _ = crate::app::blocking(move || {
+            if let Err(error) = app.services.retention.keep() {
+                tracing::error!(error = error.chain(), "keeping caches within their limits");
+            }
+        })
+        .await;
     }
 }
 
@@ -235,6 +256,9 @@ impl Running {
         parts
             .runtime
             .shutdown_timeout(Duration::from_secs(self.app.config.drain_seconds));
+        if let Err(error) = self.app.services.retention.flush() {
+            tracing::warn!(error = error.chain(), "noting what was used");
+        }
         Ok(self.app.services.store.close()?)
     }
 }

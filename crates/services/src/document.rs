@@ -81,6 +81,16 @@ pub(crate) fn keep(
     Ok((header(IN_BLOB, media_type, 0).into(), vec![blob.id]))
 }
 
+/// The media type and the bytes of a document that lies in its entry's value.
+pub(crate) fn inline(value: &[u8]) -> Option<(&str, &[u8])> {
+    let [INLINE, low, high, rest @ ..] = value else {
+        return None;
+    };
+    let length = usize::from(u16::from_le_bytes([*low, *high]));
+    let media_type = std::str::from_utf8(rest.get(..length)?).ok()?;
+    Some((media_type, &rest[length..]))
+}
+
 /// The document of an entry written by [`keep`].
 pub(crate) fn open(store: &Store, entry: &Entry) -> Result<Document, ServiceError> {
     let damaged = || ServiceError::StoredEntry(format!("{:?} {}", entry.kind, entry.key));

@@ -40,8 +40,12 @@ pub enum ServiceError {
     MissingReference(String),
     #[error("already exists: {0}")]
     Conflict(String),
+    #[error("{0} uploads are under way in this cache: finish or cancel some, or wait")]
+    TooManyUploads(usize),
     #[error("{what} is larger than {limit} bytes")]
     TooLarge { what: &'static str, limit: u64 },
+    #[error("the quota is exceeded: {0}")]
+    QuotaExceeded(String),
     #[error("the secret file {path}")]
     SecretFile {
         path: PathBuf,
@@ -71,6 +75,7 @@ impl From<StoreError> for ServiceError {
             StoreError::MissingChunks(chunks) => Self::MissingChunks(chunks.len()),
             StoreError::MissingEntry(key) => Self::MissingReference(key),
             StoreError::Conflict(what) => Self::Conflict(what),
+            StoreError::TooManyUploads(open) => Self::TooManyUploads(open),
             StoreError::NoSuchCache(name) => Self::NotFound(format!("cache {name}")),
             StoreError::Format(fault) => Self::Format(fault),
             StoreError::WrongList(what) => Self::HashMismatch(what),
@@ -97,8 +102,9 @@ impl ServiceError {
             Self::MissingChunks(_) => ApiErrorCode::MissingChunks,
             Self::HashMismatch(_) => ApiErrorCode::HashMismatch,
             Self::MissingReference(_) => ApiErrorCode::MissingReference,
-            Self::Conflict(_) => ApiErrorCode::Conflict,
+            Self::Conflict(_) | Self::TooManyUploads(_) => ApiErrorCode::Conflict,
             Self::TooLarge { .. } => ApiErrorCode::TooLarge,
+            Self::QuotaExceeded(_) => ApiErrorCode::QuotaExceeded,
             Self::Store(StoreError::Full(_)) => ApiErrorCode::StorageFull,
             Self::SecretFile { .. }
             | Self::SecretContent { .. }

@@ -5,6 +5,7 @@
 //! and nowhere else, so that an object store can take its place.
 
 use crate::StoreError;
+use crate::failpoint::{Point, reach};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
@@ -109,7 +110,9 @@ impl Folder {
                 .open(&temporary)?;
             file.write_all_at(bytes, 0)?;
             file.sync_all()?;
+            reach(Point::FileWritten).map_err(io::Error::other)?;
             fs::rename(&temporary, &path)?;
+            reach(Point::FileRenamed).map_err(io::Error::other)?;
             sync_parent(&path)
         };
         write().map_err(|error| {

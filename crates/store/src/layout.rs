@@ -41,6 +41,17 @@ pub(crate) fn check_version(folder: &Folder) -> Result<(), StoreError> {
     }
 }
 
+/// Refuses a folder that has lost its database: an empty one in its place would know nothing of what is here,
+/// and a collector would take it for rubbish.
+pub(crate) fn check_database(folder: &Folder) -> Result<(), StoreError> {
+    let lost = folder.length(DATABASE)?.is_none()
+        && !(folder.list(SEGMENTS)?.is_empty() && folder.list(PACKS)?.is_empty());
+    match lost {
+        true => Err(StoreError::DatabaseMissing(folder.path(DATABASE))),
+        false => Ok(()),
+    }
+}
+
 /// Removes what a crash left of segments that were never whole.
 pub(crate) fn clear_temporary(folder: &Folder) -> Result<(), StoreError> {
     for key in folder.list(SEGMENTS)? {

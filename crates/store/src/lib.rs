@@ -11,32 +11,44 @@
 //! | `packs` | appends frames, many callers a sync |
 //! | `read` | where a blob's frames lie, and reading them |
 //! | `verifier`, `ingest` | hashing blobs, from frames and from streams |
+//! | `uploads` | streams that go on after a restart |
 //! | `shared` | a store without a server: in a folder, a bucket or a registry |
+//! | `retention` | what retention reads, and the transaction in which it takes entries away |
 //! | `segments`, `rebuild` | the index beside the database, and the database from the index |
+//! | `failpoint` | points at which tests let a step fail; nothing in what is released |
 
 mod codec;
 mod db;
 mod entry_cache;
 mod error;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
+#[cfg(not(feature = "failpoints"))]
+mod failpoint;
 mod files;
 mod ingest;
 mod layout;
 mod packs;
 mod read;
 mod rebuild;
+mod retention;
 mod segments;
 pub mod shared;
 mod store;
 mod types;
+mod uploads;
 mod verifier;
 
 pub use error::StoreError;
 pub use ingest::Ingest;
 pub use read::BlobReader;
+pub use retention::Eviction;
 pub use types::*;
+pub use uploads::Upload;
 pub use verifier::{BlobVerifier, FreshChunk};
 
 use db::{Durability, blobs, caches, entries, sessions};
+use failpoint::{Point, reach};
 use firn_chunks::{ChunkId, ChunkList, Format, ListId, VerifiedFrame};
 use firn_formats::Sha256;
 use std::sync::Arc;
@@ -166,9 +178,12 @@ impl Store {
             false => Durability::Synced,
         };
         let published = self.inner.db.write(durability, move |connection| {
-            entries::publish(connection, session.as_deref(), cache, &publication)
+            let published = entries::publish(connection, session.as_deref(), cache, &publication)?;
+            reach(Point::PublicationPrepared)?;
+            Ok(published)
         });
         self.inner.entries.published();
+        reach(Point::PublicationCommitted)?;
         published
     }
 
@@ -190,17 +205,25 @@ impl Store {
         if !due {
             return Ok(());
         }
-        self.inner.db.write(Durability::Ordered, move |connection| {
-            entries::renew(connection, cache, kind, &keys, lease)
-        })
+        self.inner
+            .db
+            .write(Durability::Ordered, move |connection| {
+                entries::renew(connection, cache, kind, &keys, lease)
+            })?;
+        reach(Point::LeasesRenewed)
     }
 
     /// Opens a session for a cache.
     pub fn session_open(&self, cache: &CacheRow) -> Result<Session, StoreError> {
         let (cache, ttl) = (cache.clone(), self.inner.options.session_ttl);
-        self.inner.db.write(Durability::Ordered, move |connection| {
-            sessions::open(connection, &cache, ttl)
-        })
+        let session = self
+            .inner
+            .db
+            .write(Durability::Ordered, move |connection| {
+                sessions::open(connection, &cache, ttl)
+            })?;
+        reach(Point::SessionOpened)?;
+        Ok(session)
     }
 
     /// Finds a live session and renews it.
@@ -211,9 +234,12 @@ impl Store {
     /// Ends a session; its pins go.
     pub fn session_close(&self, id: &str) -> Result<(), StoreError> {
         let id = id.to_owned();
-        self.inner.db.write(Durability::Ordered, move |connection| {
-            sessions::close(connection, &id)
-        })
+        self.inner
+            .db
+            .write(Durability::Ordered, move |connection| {
+                sessions::close(connection, &id)
+            })?;
+        reach(Point::SessionClosed)
     }
 
     /// Pins those of `ids` that are valid in the session's domain; true where missing.
@@ -265,6 +291,31 @@ impl Store {
     /// Starts taking in a stream of bytes: chunks, compresses what is new, stores, hashes.
     pub fn ingest(&self, session: &Session, format: Format) -> Ingest {
         Ingest::new(self.inner.clone(), session, format)
+    }
+
+    /// Begins an upload that outlives this process. `owner` is kept with it.
+    /// Fails with `TooManyUploads` if all that the cache may have are fresh.
+    pub fn upload_begin(
+        &self,
+        cache: &CacheRow,
+        owner: &str,
+        limits: UploadLimits,
+    ) -> Result<Upload, StoreError> {
+        Upload::begin(&self.inner, cache, owner, limits)
+    }
+
+    /// Goes on with an upload where it is durable; `SessionGone` if there is none.
+    pub fn upload_resume(&self, id: &str, limits: UploadLimits) -> Result<Upload, StoreError> {
+        Upload::resume(&self.inner, id, limits)
+    }
+
+    /// Ends the sessions whose time has gone, and the uploads among them; says how many.
+    pub fn sessions_reap(&self) -> Result<usize, StoreError> {
+        let due = self.inner.db.read(sessions::any_expired)?;
+        match due {
+            true => self.inner.db.write(Durability::Ordered, sessions::reap),
+            false => Ok(0),
+        }
     }
 
     /// Makes (streaming) and remembers the deterministic gzip of a blob.

@@ -6,6 +6,7 @@
 
 use crate::db::chunks::{self, Appended};
 use crate::db::{Database, Durability, caches, lock, sessions};
+use crate::failpoint::{Point, reach};
 use crate::files::{AppendFile, Folder};
 use crate::types::{DomainId, Session};
 use crate::{StoreError, layout};
@@ -167,7 +168,11 @@ pub(crate) fn seal_file(db: &Database, row: i64, file: &mut AppendFile) -> Resul
     let frames = db.read(|connection| chunks::of_pack(connection, row, 0, i64::MAX))?;
     let durable = file.length();
     let trailer = pack::trailer(&frames);
-    let written = file.append(&[&trailer]).and_then(|()| file.sync());
+    let written = file
+        .append(&[&trailer])
+        .and_then(|()| reach(Point::TrailerAppended))
+        .and_then(|()| file.sync())
+        .and_then(|()| reach(Point::TrailerSynced));
     if let Err(error) = written {
         // It stays without a trailer until the store is opened again; its frames are served all the same.
         file.truncate(durable)?;
@@ -176,7 +181,8 @@ pub(crate) fn seal_file(db: &Database, row: i64, file: &mut AppendFile) -> Resul
     let sealed_length = file.length();
     db.write(Durability::Ordered, move |connection| {
         chunks::pack_seal(connection, row, sealed_length)
-    })
+    })?;
+    reach(Point::PackSealed)
 }
 
 /// Finishes what a crash left: packs without a trailer are cut to what the database knows, and sealed.
@@ -187,6 +193,7 @@ pub(crate) fn recover(db: &Database, folder: &Folder) -> Result<(), StoreError> 
         if pack.durable_length == 0 {
             // The row came first, and nothing was ever said to lie in the file.
             folder.delete(&key)?;
+            reach(Point::EmptyPackDeleted)?;
             db.write(Durability::Ordered, move |connection| {
                 chunks::pack_forget(connection, row)
             })?;
@@ -197,6 +204,7 @@ pub(crate) fn recover(db: &Database, folder: &Folder) -> Result<(), StoreError> 
             continue;
         }
         let mut file = folder.reopen(&key, pack.durable_length)?;
+        reach(Point::OpenPackCut)?;
         match seal_file(db, row, &mut file) {
             Ok(()) => tracing::info!(pack = %key, "sealed a pack that a crash left open"),
             Err(StoreError::Full(error)) => {
@@ -383,7 +391,8 @@ impl DomainPacks {
             });
             offset += frame.frame().len() as u64;
         }
-        if let Err(error) = pack.file.append(&parts) {
+        let appended = pack.file.append(&parts);
+        if let Err(error) = appended.and_then(|()| reach(Point::FramesAppended)) {
             self.take_back(open);
             return Err(error);
         }
@@ -391,6 +400,10 @@ impl DomainPacks {
             self.take_back(open);
             // After a failed sync nobody knows what a second one would mean: this file gets no more frames.
             *open = None;
+            return Err(error);
+        }
+        if let Err(error) = reach(Point::FramesSynced) {
+            self.take_back(open);
             return Err(error);
         }
         Ok(Appended {
@@ -412,7 +425,10 @@ impl DomainPacks {
             .write(Durability::Synced, move |connection| {
                 chunks::pack_create(connection, domain, &name)
             })?;
-        match self.shared.folder.create_new(&key) {
+        let made = reach(Point::PackRowMade)
+            .and_then(|()| self.shared.folder.create_new(&key))
+            .and_then(|file| reach(Point::PackFileMade).map(|()| file));
+        match made {
             Ok(file) => Ok(OpenPack {
                 row,
                 file,
@@ -465,7 +481,8 @@ impl DomainPacks {
                 (job.session.clone(), ids.collect())
             })
             .collect();
-        self.shared
+        let results = self
+            .shared
             .db
             .write(Durability::Ordered, move |connection| {
                 if chunks::condemnations(connection)? != condemnations {
@@ -488,7 +505,9 @@ impl DomainPacks {
                     results.push(result);
                 }
                 Ok(Some(results))
-            })
+            })?;
+        reach(Point::ChunksValid)?;
+        Ok(results)
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::db::blobs::NewBlob;
 use crate::db::{self, blobs, caches, chunks};
+use crate::failpoint::{Point, reach};
 use crate::files::{Folder, ReadFile};
 use crate::types::{DomainId, Options, RebuildReport};
 use crate::{StoreError, layout};
@@ -61,19 +62,22 @@ pub(crate) fn rebuild(options: &Options) -> Result<RebuildReport, StoreError> {
     Ok(report)
 }
 
-/// Moves the old database aside and the new one in.
+/// Moves the old database aside and the new one in. In between there is none, and a store without one does not
+/// open: an old database without the end of its log, or a new one with a foreign log, would.
 fn replace(folder: &Folder) -> Result<(), StoreError> {
     folder.sync(TEMPORARY)?;
+    reach(Point::DatabaseRebuilt)?;
     let aside = format!("{}.replaced-{}", layout::DATABASE, layout::random_hex(4)?);
+    folder.rename(layout::DATABASE, &aside)?;
     // The log goes with the database it belongs to: a foreign one would be replayed into the new.
     folder.rename(
         &format!("{}-wal", layout::DATABASE),
         &format!("{aside}-wal"),
     )?;
     folder.delete(&format!("{}-shm", layout::DATABASE))?;
-    folder.rename(layout::DATABASE, &aside)?;
+    reach(Point::DatabaseMovedAside)?;
     folder.rename(TEMPORARY, layout::DATABASE)?;
-    Ok(())
+    reach(Point::DatabaseReplaced)
 }
 
 fn read_segment(

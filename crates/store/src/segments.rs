@@ -2,6 +2,7 @@
 
 use crate::db::log::{Event, Logged};
 use crate::db::{Database, Durability, blobs, caches, chunks, entries, log, sessions};
+use crate::failpoint::{Point, reach};
 use crate::files::Folder;
 use crate::types::BlobId;
 use crate::{StoreError, layout};
@@ -61,6 +62,7 @@ impl SegmentWriter {
 
 fn tend(db: &Database, folder: &Folder) {
     let reaped = db.write(Durability::Ordered, sessions::reap);
+    let reaped = reaped.and_then(|count| reach(Point::SessionsReaped).map(|()| count));
     match reaped {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "ended expired sessions"),
@@ -89,14 +91,17 @@ fn write_one(db: &Database, folder: &Folder) -> Result<bool, StoreError> {
     // Synced: what the segment says must be in the database for good, or a power cut could leave a segment that
     // names frames which recovery then cuts off.
     let at = db.write(Durability::Synced, next_time)?;
+    reach(Point::SegmentBegun)?;
     if !records.is_empty() {
         let key = layout::segment_key(at, &layout::random_hex(8)?);
         folder.put_atomic(&key, &encode(WRITER, at / 1_000_000, &records))?;
     }
+    reach(Point::SegmentWritten)?;
     // A crash before this writes the same records again, which changes nothing.
     db.write(Durability::Ordered, move |connection| {
         log::trim(connection, last)
     })?;
+    reach(Point::LogTrimmed)?;
     Ok(true)
 }
 

@@ -3,6 +3,7 @@
 use crate::db::blobs::NewBlob;
 use crate::db::{self, Database, Durability, blobs, chunks, lock, sessions};
 use crate::entry_cache::EntryCache;
+use crate::failpoint::{Point, reach};
 use crate::files::{Folder, LockFile};
 use crate::ingest::BatchPool;
 use crate::packs::{self, Packs};
@@ -40,6 +41,7 @@ impl Inner {
         let lock = folder.lock()?;
         layout::check_version(&folder)?;
         layout::clear_temporary(&folder)?;
+        layout::check_database(&folder)?;
         let db = Arc::new(Database::open(&folder)?);
         db.write(Durability::Synced, sessions::reap)?;
         packs::recover(&db, &folder)?;
@@ -101,6 +103,7 @@ impl Inner {
                 Ok(true)
             })?;
             if held {
+                reach(Point::ChunksPinned)?;
                 self.packs.count_known(known as u64);
                 return Ok(present.into_iter().map(|present| !present).collect());
             }
@@ -173,6 +176,7 @@ impl Inner {
                 .map(|insert| insert.run(connection, lease))
                 .collect::<Result<Vec<_>, _>>()
         })?;
+        reach(Point::BlobsMade)?;
         inserted
             .into_iter()
             .zip(again)
@@ -232,6 +236,7 @@ impl Inner {
         self.db.write(Durability::Ordered, move |connection| {
             blobs::set_gzip(connection, id, digest, length)
         })?;
+        reach(Point::GzipRemembered)?;
         self.layouts.forget(id);
         Ok((digest, length))
     }

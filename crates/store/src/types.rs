@@ -74,6 +74,8 @@ pub enum EntryKind {
     CiKey = 16,
     /// A pack that a collector found named by no segment, by its name; in a store without a server.
     PackMark = 17,
+    /// What a name pins for good, by that name.
+    Root = 18,
     /// A store path that a collector found in nobody's use, by its cache and hash part; in a store without a server.
     PathMark = 20,
 }
@@ -134,6 +136,82 @@ pub enum PublishedEntry {
     Kept,
 }
 
+/// An entry that was read, or promised to a pusher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Use {
+    pub cache: CacheId,
+    pub kind: EntryKind,
+    pub key: String,
+    /// How long ago.
+    pub age: Duration,
+}
+
+/// An entry as retention sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct HeldEntry {
+    pub sequence: u64,
+    pub key: String,
+    /// Empty unless asked for.
+    pub value: Bytes,
+    /// Its last use, or its publication; milliseconds since 1970.
+    pub used_at_ms: i64,
+    pub published_at_ms: i64,
+    /// Under a lease of its own.
+    pub leased: bool,
+    /// It is here by a lease only, lapsed or not.
+    pub lapses: bool,
+    pub blobs: Vec<BlobId>,
+}
+
+/// A blob that an entry of a cache names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct HeldBlob {
+    pub id: BlobId,
+    pub stored_bytes: u64,
+    pub leased: bool,
+}
+
+/// Why something was taken away. Numbers are the database's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EvictionReason {
+    /// Nobody used it for longer than the cache keeps things.
+    Unused = 1,
+    /// The cache held more than its quota.
+    Quota = 2,
+}
+
+/// A narinfo or manifest that was taken away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Evicted {
+    pub kind: EntryKind,
+    pub key: String,
+    /// As people call it: a store path's base name, or an image.
+    pub name: String,
+    /// Seconds since 1970; 0 until it is recorded.
+    pub at: i64,
+    pub reason: EvictionReason,
+    /// Stored bytes that went with it.
+    pub bytes: u64,
+    /// The last use of it or of anything that needed it, in seconds since 1970.
+    pub used_at: i64,
+}
+
+/// What is remembered of a cache's evictions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct EvictionSummary {
+    pub paths: u64,
+    pub images: u64,
+    pub bytes: u64,
+    /// Seconds since 1970.
+    pub last_at: Option<i64>,
+}
+
 /// A blob and its representations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -169,12 +247,25 @@ pub struct Session {
     pub expires_in: Duration,
 }
 
+/// Bounds of uploads that outlive the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct UploadLimits {
+    /// One that nobody touches for this long ends.
+    pub idle: Duration,
+    /// One that was touched within this time does not give way to another.
+    pub fresh: Duration,
+    /// Most of them in a cache.
+    pub open_max: usize,
+}
+
 /// Figures of one cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct CacheUsage {
     pub narinfos: u64,
     pub manifests: u64,
+    pub roots: u64,
     pub stored_bytes: u64,
 }
 

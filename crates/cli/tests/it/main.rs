@@ -5,6 +5,7 @@
 
 mod ci;
 mod ci_action;
+mod ci_daemon;
 mod ci_hash_files;
 mod ci_registry;
 mod ci_watch;

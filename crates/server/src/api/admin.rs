@@ -6,8 +6,8 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use firn_formats::admin::{
-    CacheCreate, CacheView, PathStatus, Right, StatsView, StatusAnswer, StatusQuery, TokenCreate,
-    TokenCreated, TokenView, WhoAmI,
+    CacheConfigure, CacheCreate, CacheView, PathStatus, Right, StatsView, StatusAnswer,
+    StatusQuery, TokenCreate, TokenCreated, TokenView, WhoAmI,
 };
 use firn_formats::nix::NarInfo;
 use firn_formats::push::{ApiErrorCode, PATHS_PER_REQUEST_MAX};
@@ -85,6 +85,25 @@ pub(super) async fn cache_create(
     let view = work(&app, move |app| {
         let access = &app.services.access;
         let cache = access.cache_create(&request)?;
+        access.cache_view(&cache)
+    })
+    .await?;
+    Ok(Json(view))
+}
+
+pub(super) async fn cache_configure(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<CacheView>, Fault> {
+    let who = who(&app, &headers);
+    let cache = app.services.access.authorize(&who, &name, Right::Admin)?;
+    let request: CacheConfigure = json(&app, body).await?;
+    let view = work(&app, move |app| {
+        let access = &app.services.access;
+        let cache = access.cache_configure(&cache, &request)?;
+        app.services.retention.reconfigured(&cache);
         access.cache_view(&cache)
     })
     .await?;
@@ -174,6 +193,11 @@ fn path_status(app: &App, cache: &Cache, query: StatusQuery) -> Result<StatusAns
         };
         let store = &app.services.store;
         let Some(entry) = store.entry(cache.row.id, EntryKind::Narinfo, hash)? else {
+            let evicted = app.services.retention.evicted_path(cache, hash)?;
+            let evicted = evicted.map(super::retention::view);
+            answer
+                .evicted
+                .extend(evicted.map(|evicted| (path, evicted)));
             continue;
         };
         let narinfo = NarInfo::parse(&String::from_utf8_lossy(&entry.value))?;

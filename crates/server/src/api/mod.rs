@@ -4,6 +4,7 @@ mod admin;
 mod fault;
 mod pull;
 mod push;
+mod retention;
 
 pub(crate) use fault::Fault;
 
@@ -32,7 +33,9 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         )
         .route(
             "/api/v1/caches/{*name}",
-            get(admin::cache).delete(admin::cache_delete),
+            get(admin::cache)
+                .patch(admin::cache_configure)
+                .delete(admin::cache_delete),
         )
         .route(
             "/api/v1/tokens",
@@ -40,6 +43,14 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         )
         .route("/api/v1/tokens/{id}", delete(admin::token_revoke))
         .route("/api/v1/status", post(admin::status))
+        .route(
+            "/api/v1/roots",
+            get(retention::roots)
+                .post(retention::pin)
+                .delete(retention::unpin),
+        )
+        .route("/api/v1/evict", post(retention::evict))
+        .route("/api/v1/evictions", get(retention::evictions))
         .route("/api/v1/stats", get(admin::stats))
         .route("/api/v1/push/begin", post(push::begin))
         .route("/api/v1/push/{session}", delete(push::close))

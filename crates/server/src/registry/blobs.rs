@@ -5,8 +5,9 @@ use crate::app::bare;
 use crate::body::{BlobBody, Body};
 use crate::metrics::Door;
 use crate::nix::{bytes_response, unsatisfiable};
-use crate::range::{self, Ranged};
+
 use firn_formats::admin::Right;
+use firn_formats::http::{self as headers, Ranged};
 use firn_formats::oci::ErrorCode;
 use firn_services::registry::RegistryError;
 use http::header::{ETAG, HeaderValue, RANGE};
@@ -32,7 +33,7 @@ pub(super) async fn get(call: &Call, digest: &str) -> Answer {
                 registry.renew_blob(&repository.cache, &digest)?;
             }
             let found = registry.blob(&repository.cache, &digest)?;
-            let part = match range::parse(range.as_deref(), found.length) {
+            let part = match headers::range(range.as_deref(), found.length) {
                 Ranged::Whole => None,
                 Ranged::Part(first, count) => Some((first, count)),
                 Ranged::Unsatisfiable => return Ok(unsatisfiable(found.length)),

@@ -4,6 +4,7 @@ use super::{Answer, Call, DOCKER_CONTENT_DIGEST, Failure};
 use crate::app::bare;
 use crate::body::Body;
 use firn_formats::admin::Right;
+use firn_formats::http::content_range;
 use firn_formats::oci::{Digest, ErrorCode};
 use firn_services::registry::{RegistryError, Repository, UploadStatus};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, LOCATION, RANGE};
@@ -105,13 +106,7 @@ fn start(call: &Call) -> Result<Option<u64>, RegistryError> {
     };
     let invalid =
         || RegistryError::with(ErrorCode::RangeInvalid, format!("Content-Range: {header}"));
-    let spec = header.trim();
-    let spec = spec.strip_prefix("bytes").unwrap_or(spec);
-    let spec = spec.trim_start_matches([' ', '=']);
-    let spec = spec.split('/').next().unwrap_or(spec);
-    let (first, last) = spec.split_once('-').ok_or_else(invalid)?;
-    let first: u64 = first.parse().map_err(|_| invalid())?;
-    let last: u64 = last.parse().map_err(|_| invalid())?;
+    let (first, last) = content_range(header).ok_or_else(invalid)?;
     let length: Option<u64> = call
         .header(CONTENT_LENGTH)
         .and_then(|length| length.parse().ok());
@@ -144,11 +139,13 @@ async fn finish(call: &Call, repository: Repository, id: String, body: Incoming)
         RegistryError::with(ErrorCode::DigestInvalid, "PUT needs ?digest=<digest>")
     })?;
     let digest = Call::digest(digest)?;
-    append(call, repository.clone(), id.clone(), body).await?;
+    let start = start(call)?;
+    let _permit = permit(call).await?;
+    let mut reader = call.app.body_reader(body);
     let wanted = digest.clone();
     call.work(move |app| {
         let registry = &app.services.registry;
-        registry.upload_finish(&repository, &id, &wanted)
+        registry.upload_finish(&repository, &id, start, &mut reader, &wanted)
     })
     .await?;
     Ok(created(call, &digest))

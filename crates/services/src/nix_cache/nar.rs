@@ -85,9 +85,15 @@ impl NixCache {
             return Ok(None);
         };
         let (blob, compression) = match self.nar_blob(cache, EntryKind::NarFile, &hash.base32())? {
-            Some(blob) => (blob, compression),
+            Some(blob) => {
+                self.uses.nar(cache.row.id, hash);
+                (blob, compression)
+            }
             None => match self.nar_alias(cache, name)? {
-                Some(found) => found,
+                Some(found) => {
+                    self.uses.entry(cache.row.id, EntryKind::NarAlias, name);
+                    found
+                }
                 None => return Ok(None),
             },
         };

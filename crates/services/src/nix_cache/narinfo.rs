@@ -170,7 +170,7 @@ impl NixCache {
         let published = self
             .store
             .publish(Some(session), cache.row.id, publication)?;
-        self.forget(cache, key_texts.into_iter());
+        self.narinfos.forget(cache.row.id, key_texts.into_iter());
         let new = |place: &&usize| published.get(**place) == Some(&PublishedEntry::New);
         Ok(narinfo_places.iter().filter(new).count() as u32)
     }

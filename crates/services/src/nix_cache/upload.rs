@@ -83,6 +83,8 @@ impl NixCache {
             // The file is the NAR itself. A blob that no entry names is the collector's.
             check(blob.identity_sha256)?;
         }
+        self.retention
+            .admit(cache, blob.zstd_length, blob.zstd_length)?;
         let mut entry = alias_entry(name, compression, &blob);
         entry.lease = Some(NAR_WITHOUT_NARINFO);
         // An alias that a narinfo made durable must not fall back to a lease.

@@ -11,7 +11,7 @@ mod session;
 pub use session::PushSession;
 
 use crate::access::{Access, Cache};
-use crate::{NixCache, ServiceError, sync::lock};
+use crate::{NixCache, Retention, ServiceError, sync::lock};
 use firn_chunks::{ChunkId, ChunkList, ChunkRef};
 use firn_formats::push::{
     Begin, Begun, BlobKind, LayerDescriptor, PATHS_PER_REQUEST_MAX, Proposal, ProposalAnswer,
@@ -36,6 +36,7 @@ pub struct Push {
     store: Store,
     nix_cache: Arc<NixCache>,
     access: Arc<Access>,
+    retention: Arc<Retention>,
     sessions: Mutex<HashMap<String, Arc<PushSession>>>,
 }
 
@@ -44,11 +45,17 @@ fn too_many(what: &str) -> ServiceError {
 }
 
 impl Push {
-    pub(crate) fn new(store: Store, nix_cache: Arc<NixCache>, access: Arc<Access>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        nix_cache: Arc<NixCache>,
+        access: Arc<Access>,
+        retention: Arc<Retention>,
+    ) -> Self {
         Self {
             store,
             nix_cache,
             access,
+            retention,
             sessions: Mutex::new(HashMap::new()),
         }
     }

@@ -6,6 +6,7 @@ use crate::{ServiceError, access::Cache, sync::lock};
 use firn_chunks::{ChunkId, ChunkList, ListId};
 use firn_store::{BlobInfo, BlobVerifier, Session, Store};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ pub struct PushSession {
     /// waits for comes in the order in which it was sent.
     pub(super) decoding: Mutex<Slices>,
     proposals: Mutex<Proposals>,
+    /// Stored bytes of all that it has published.
+    published_bytes: AtomicU64,
     seen: Mutex<(Instant, Instant)>,
 }
 
@@ -66,6 +69,7 @@ impl PushSession {
                 next_handle,
                 ..Proposals::default()
             }),
+            published_bytes: AtomicU64::new(0),
             seen: Mutex::new((now, now)),
         })
     }
@@ -78,6 +82,14 @@ impl PushSession {
     /// Its id.
     pub fn id(&self) -> &str {
         &self.session.id
+    }
+
+    pub(super) fn published_bytes(&self) -> u64 {
+        self.published_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_published_bytes(&self, bytes: u64) {
+        self.published_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Notes a request; whether the store should hear of it.

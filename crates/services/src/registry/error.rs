@@ -73,7 +73,8 @@ impl From<ServiceError> for RegistryError {
                 ErrorCode::ManifestBlobUnknown
             }
             ApiErrorCode::Unauthorized => ErrorCode::Unauthorized,
-            ApiErrorCode::Denied => ErrorCode::Denied,
+            ApiErrorCode::Denied | ApiErrorCode::QuotaExceeded => ErrorCode::Denied,
+            _ if matches!(error, ServiceError::TooManyUploads(_)) => ErrorCode::TooManyRequests,
             ApiErrorCode::StaleBlob | ApiErrorCode::Conflict => ErrorCode::Unsupported,
             ApiErrorCode::StorageFull | ApiErrorCode::Internal => ErrorCode::Unknown,
         };

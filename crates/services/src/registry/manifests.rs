@@ -58,6 +58,19 @@ pub(super) fn manifest_key(repository: &Repository, digest: &str) -> String {
     format!("{}@{digest}", repository.name)
 }
 
+/// The keys of the manifests that an index lists; `key` is its own.
+pub(crate) fn index_children(key: &str, media_type: &str, bytes: &[u8]) -> Vec<String> {
+    let repository = key.split('@').next().unwrap_or_default();
+    match AnyManifest::parse(media_type, bytes) {
+        Ok(AnyManifest::Index(index)) => index
+            .manifests
+            .iter()
+            .map(|child| format!("{repository}@{}", child.digest))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
 fn invalid(detail: impl ToString) -> RegistryError {
     RegistryError::with(ErrorCode::ManifestInvalid, detail.to_string())
 }
@@ -87,6 +100,7 @@ impl Registry {
                     .store
                     .entry(cache, EntryKind::Tag, &key)?
                     .ok_or_else(|| unknown(tag.as_str()))?;
+                self.uses.entry(cache, EntryKind::Tag, &key);
                 String::from_utf8_lossy(&entry.value).into_owned()
             }
         };
@@ -95,6 +109,7 @@ impl Registry {
             .store
             .entry(cache, EntryKind::Manifest, &key)?
             .ok_or_else(|| unknown(&digest))?;
+        self.uses.entry(cache, EntryKind::Manifest, &key);
         let document = document::open(&self.store, &entry)?;
         Ok(FoundManifest {
             digest,
@@ -132,6 +147,8 @@ impl Registry {
         };
         let manifest = AnyManifest::parse(content_type, bytes).map_err(invalid)?;
         let needs = self.needs(repository, &manifest)?;
+        self.retention
+            .admit(&repository.cache, 0, needs.stored_bytes)?;
         let shared = self.sessions.get(&repository.cache)?;
         let (value, mut blobs) = document::keep(&self.store, &shared, content_type, bytes)?;
         blobs.extend(needs.blobs);
@@ -232,6 +249,7 @@ impl Registry {
             )));
         }
         needs.blobs.push(found.blob.id);
+        needs.stored_bytes += found.blob.zstd_length;
         needs
             .entries
             .push((EntryKind::RegistryBlob, descriptor.digest.to_string()));
@@ -326,6 +344,7 @@ impl Registry {
 struct Needs {
     entries: Vec<(EntryKind, String)>,
     blobs: Vec<BlobId>,
+    stored_bytes: u64,
 }
 
 fn blobs_of(manifest: &Manifest) -> impl Iterator<Item = &Descriptor> {

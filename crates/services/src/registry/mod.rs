@@ -17,12 +17,14 @@ mod tags;
 mod uploads;
 
 pub use error::RegistryError;
+pub(crate) use manifests::index_children;
 pub use manifests::{FoundManifest, ManifestReference, StoredManifest, has_zstd_layers};
 pub use tags::{LIST_MAX, Page};
 pub use uploads::UploadStatus;
 
 use crate::ServiceError;
 use crate::access::{Access, Cache};
+use crate::retention::{Retention, Uses};
 use crate::sessions::SharedSessions;
 use firn_formats::oci::{Digest, ErrorCode, RepositoryName};
 use firn_store::{BlobId, BlobInfo, BlobReader, EntryKind, IfExists, NewEntry, Publication};
@@ -38,8 +40,10 @@ const BLOB_WITHOUT_MANIFEST: Duration = Duration::from_secs(24 * 3600);
 pub struct Registry {
     store: Store,
     access: Arc<Access>,
+    uses: Arc<Uses>,
+    retention: Arc<Retention>,
     sessions: SharedSessions,
-    uploads: Mutex<HashMap<String, Arc<uploads::Upload>>>,
+    uploads: Mutex<HashMap<String, Arc<uploads::Live>>>,
 }
 
 /// An image name: the cache it lies in and its name there.
@@ -86,8 +90,15 @@ pub(crate) fn blob_entry(
 }
 
 impl Registry {
-    pub(crate) fn new(store: Store, access: Arc<Access>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        access: Arc<Access>,
+        uses: Arc<Uses>,
+        retention: Arc<Retention>,
+    ) -> Self {
         Self {
+            uses,
+            retention,
             sessions: SharedSessions::new(store.clone()),
             store,
             access,
@@ -127,8 +138,12 @@ impl Registry {
     /// # Errors
     /// If it is not here, or the store fails.
     pub fn blob(&self, cache: &Cache, digest: &Digest) -> Result<FoundBlob, RegistryError> {
-        self.find_blob(cache, digest)?
-            .ok_or_else(|| RegistryError::with(ErrorCode::BlobUnknown, digest.to_string()))
+        let found = self
+            .find_blob(cache, digest)?
+            .ok_or_else(|| RegistryError::with(ErrorCode::BlobUnknown, digest.to_string()))?;
+        let key = digest.to_string();
+        self.uses.entry(cache.row.id, EntryKind::RegistryBlob, &key);
+        Ok(found)
     }
 
     fn find_blob(&self, cache: &Cache, digest: &Digest) -> Result<Option<FoundBlob>, ServiceError> {

@@ -109,7 +109,11 @@ pub(crate) fn delete(connection: &Connection, cache: CacheId) -> Result<(), Stor
     let name = expect(connection, cache)?.name;
     for statement in [
         "DELETE FROM entry_blobs WHERE entry IN (SELECT sequence FROM entries WHERE cache = ?)",
+        "DELETE FROM uses WHERE entry IN (SELECT sequence FROM entries WHERE cache = ?)",
         "DELETE FROM entries WHERE cache = ?",
+        "DELETE FROM upload_chunks WHERE upload IN (SELECT session FROM uploads WHERE cache = ?)",
+        "DELETE FROM uploads WHERE cache = ?",
+        "DELETE FROM evictions WHERE cache = ?",
         "DELETE FROM pins WHERE session IN (SELECT id FROM sessions WHERE cache = ?)",
         "DELETE FROM sessions WHERE cache = ?",
         "DELETE FROM caches WHERE id = ?",

@@ -18,15 +18,20 @@ macro_rules! columns {
     };
 }
 
-fn entry(row: &Row<'_>, kind: EntryKind) -> rusqlite::Result<Entry> {
-    let blobs = match row.get_ref(4)?.as_str_or_null() {
+/// Ids joined by commas.
+pub(crate) fn blob_ids(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<BlobId>> {
+    Ok(match row.get_ref(column)?.as_str_or_null() {
         Ok(Some(text)) => text
             .split(',')
             .filter_map(|id| id.parse().ok())
             .map(BlobId)
             .collect(),
         _ => Vec::new(),
-    };
+    })
+}
+
+fn entry(row: &Row<'_>, kind: EntryKind) -> rusqlite::Result<Entry> {
+    let blobs = blob_ids(row, 4)?;
     Ok(Entry {
         sequence: super::unsigned(row, 0)?,
         kind,
@@ -101,6 +106,48 @@ pub(crate) fn list(
         |row| entry(row, kind),
     )?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// One entry by its sequence.
+pub(crate) fn of_sequence(
+    connection: &Connection,
+    cache: CacheId,
+    sequence: i64,
+    kind: EntryKind,
+) -> Result<Option<Entry>, StoreError> {
+    Ok(connection
+        .prepare_cached(concat!(
+            columns!(),
+            "WHERE sequence = ? AND cache = ? AND kind = ?"
+        ))?
+        .query_row(params![sequence, cache.0, kind as u16], |row| {
+            entry(row, kind)
+        })
+        .optional()?)
+}
+
+/// What was published in a cache after `sequence`, in order, each of one of `kinds`.
+pub(crate) fn since(
+    connection: &Connection,
+    cache: CacheId,
+    sequence: i64,
+    kinds: &[EntryKind],
+) -> Result<Vec<Entry>, StoreError> {
+    // The signs keep SQLite to the range of sequences, which is short; the index over caches is not.
+    let mut statement = connection.prepare_cached(concat!(
+        columns!(),
+        "WHERE sequence > ?1 AND +cache = ?2 AND +kind = ?3 ORDER BY sequence"
+    ))?;
+    let mut found = Vec::new();
+    for kind in kinds {
+        let rows = statement.query_map(params![sequence, cache.0, *kind as u16], |row| {
+            entry(row, *kind)
+        })?;
+        for row in rows {
+            found.push(row?);
+        }
+    }
+    Ok(found)
 }
 
 /// Makes a publication visible, in the caller's transaction.
@@ -189,19 +236,32 @@ fn remove(
     key: &str,
     tombstone: bool,
 ) -> Result<(), StoreError> {
-    let Some(sequence) = sequence(connection, cache, kind, key)? else {
-        return Ok(());
-    };
-    connection
-        .prepare_cached("DELETE FROM entry_blobs WHERE entry = ?")?
-        .execute([sequence])?;
-    connection
-        .prepare_cached("DELETE FROM entries WHERE sequence = ?")?
-        .execute([sequence])?;
+    match sequence(connection, cache, kind, key)? {
+        Some(row) => remove_row(connection, cache_name, kind as u16, key, row, tombstone),
+        None => Ok(()),
+    }
+}
+
+/// As [`remove`], the row being known.
+pub(crate) fn remove_row(
+    connection: &Connection,
+    cache_name: &str,
+    kind: u16,
+    key: &str,
+    sequence: i64,
+    tombstone: bool,
+) -> Result<(), StoreError> {
+    for statement in [
+        "DELETE FROM entry_blobs WHERE entry = ?",
+        "DELETE FROM uses WHERE entry = ?",
+        "DELETE FROM entries WHERE sequence = ?",
+    ] {
+        connection.prepare_cached(statement)?.execute([sequence])?;
+    }
     if tombstone {
         let event = Event::EntryDeleted {
             cache: cache_name.to_owned(),
-            kind: kind as u16,
+            kind,
             key: key.to_owned(),
         };
         log::append(connection, &event)?;
@@ -270,6 +330,7 @@ pub(crate) fn usage(connection: &Connection, cache: CacheId) -> Result<CacheUsag
     Ok(CacheUsage {
         narinfos: count(EntryKind::Narinfo)?,
         manifests: count(EntryKind::Manifest)?,
+        roots: count(EntryKind::Root)?,
         stored_bytes: connection.query_row(
             "SELECT coalesce(sum(zstd_length), 0) FROM blobs WHERE id IN
                  (SELECT blob FROM entries JOIN entry_blobs ON entry = sequence WHERE cache = ?)",

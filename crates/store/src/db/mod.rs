@@ -6,8 +6,10 @@ pub(crate) mod chunks;
 pub(crate) mod entries;
 pub(crate) mod log;
 pub(crate) mod readers;
+pub(crate) mod retention;
 pub(crate) mod schema;
 pub(crate) mod sessions;
+pub(crate) mod uploads;
 pub(crate) mod writer;
 
 pub(crate) use writer::{Durability, lock};

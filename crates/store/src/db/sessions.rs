@@ -74,33 +74,45 @@ pub(crate) fn renew(connection: &Connection, id: &str, ttl: Duration) -> Result<
     Ok(())
 }
 
-/// Ends one; ending it twice is no fault.
+/// Ends one, and the upload that it may be; ending it twice is no fault.
 pub(crate) fn close(connection: &Connection, id: &str) -> Result<(), StoreError> {
-    connection.execute(
-        "DELETE FROM pins WHERE session IN (SELECT id FROM sessions WHERE token = ?)",
-        [id],
-    )?;
-    connection.execute("DELETE FROM sessions WHERE token = ?", [id])?;
+    let row: Option<i64> = connection
+        .prepare_cached("SELECT id FROM sessions WHERE token = ?")?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    let Some(row) = row else { return Ok(()) };
+    for statement in [
+        "DELETE FROM upload_chunks WHERE upload = ?",
+        "DELETE FROM uploads WHERE session = ?",
+        "DELETE FROM pins WHERE session = ?",
+        "DELETE FROM sessions WHERE id = ?",
+    ] {
+        connection.prepare_cached(statement)?.execute([row])?;
+    }
     Ok(())
+}
+
+/// Whether any has expired.
+pub(crate) fn any_expired(connection: &Connection) -> Result<bool, StoreError> {
+    Ok(connection
+        .prepare_cached(concat!(
+            "SELECT 1 FROM sessions WHERE expires_at_ms <= ",
+            now_ms!()
+        ))?
+        .exists([])?)
 }
 
 /// Ends those that have expired.
 pub(crate) fn reap(connection: &Connection) -> Result<usize, StoreError> {
-    connection.execute(
-        concat!(
-            "DELETE FROM pins WHERE session IN (SELECT id FROM sessions WHERE expires_at_ms <= ",
-            now_ms!(),
-            ")"
-        ),
-        [],
-    )?;
-    // Those that expired between the two statements have pins still, and stay for the next time.
-    Ok(connection.execute(
-        concat!(
-            "DELETE FROM sessions WHERE expires_at_ms <= ",
-            now_ms!(),
-            " AND NOT EXISTS (SELECT 1 FROM pins WHERE session = sessions.id)"
-        ),
-        [],
-    )?)
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT token FROM sessions WHERE expires_at_ms <= ",
+        now_ms!()
+    ))?;
+    let expired = statement
+        .query_map([], |row| row.get::<_, String>(0))?
+        .collect::<Result<Vec<_>, _>>()?;
+    for token in &expired {
+        close(connection, token)?;
+    }
+    Ok(expired.len())
 }

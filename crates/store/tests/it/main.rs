@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod disk_full;
 mod entries;
+mod failpoints;
 mod ingest;
 mod ranges;
 mod rebuild;
