@@ -12,6 +12,9 @@
 //! DELETE /api/v1/tokens/ID                 -> 204
 //! POST   /api/v1/status       StatusQuery  -> StatusAnswer
 //! GET    /api/v1/stats                     -> StatsView
+//! POST   /api/v1/check        CheckRequest -> CheckEvent, one a line; empty lines meanwhile
+//! GET    /api/v1/damage?after=DOMAIN-CHUNK -> [DamagedView]
+//! POST   /api/v1/heal         frames       -> Healed
 //! ```
 //! What a cache keeps, and its keys: [`retention`].
 
@@ -28,6 +31,8 @@ use std::collections::BTreeMap;
 #[allow(missing_docs)]
 pub enum Right {
     Pull,
+    /// Images that are new, under tags that are new. Who may push may do this too.
+    Create,
     Push,
     Delete,
     Admin,
@@ -190,6 +195,94 @@ pub struct StatsView {
     pub blob_identity_bytes: u64,
     pub packs: u64,
     pub sessions: u64,
+}
+
+/// What to check of the server's store: the structure, and perhaps all data.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CheckRequest {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_data: Option<ReadData>,
+}
+
+/// How all data is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadData {
+    /// Part n of t.
+    pub part: (u32, u32),
+    /// Bytes a second at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+    /// Goes on where the last reading of the part stopped.
+    #[serde(default)]
+    pub resume: bool,
+}
+
+/// What a check says while it runs, and in the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum CheckEvent {
+    Progress {
+        bytes_done: u64,
+        bytes_total: u64,
+        chunks_damaged: u64,
+    },
+    Report(CheckView),
+    Failed(String),
+}
+
+/// What was looked at, and found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CheckView {
+    /// Whether anything is damaged.
+    pub damaged: bool,
+    pub packs: u64,
+    pub chunks: u64,
+    pub blobs: u64,
+    pub entries: u64,
+    pub segments: u64,
+    pub bytes_read: u64,
+    pub chunks_read: u64,
+    pub chunks_quarantined: u64,
+    pub findings: Vec<FindingView>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct FindingView {
+    /// Such as `pack-lost`.
+    pub what: String,
+    /// Whether anything is lost by it.
+    pub damage: bool,
+    pub subject: String,
+    pub detail: String,
+    /// What cannot be served because of it; not all, if it is much.
+    pub breaks: Vec<String>,
+    pub breaks_total: u64,
+}
+
+/// A chunk in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct DamagedView {
+    /// Number of its domain.
+    pub domain: i64,
+    /// Its id in hexadecimal.
+    pub chunk: String,
+    pub raw_length: u32,
+    pub found_by: String,
+    /// Seconds since 1970.
+    pub found_at: i64,
+}
+
+/// What came of frames that were sent to heal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Healed {
+    /// Chunks that are out of quarantine now.
+    pub chunks: u64,
 }
 
 #[cfg(test)]

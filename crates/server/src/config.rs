@@ -29,6 +29,8 @@ pub struct Config {
     pub lease_seconds: u64,
     /// How often the store's segments follow its database, in seconds.
     pub segment_interval_seconds: u64,
+    /// Within how long all stored bytes are read once to find those that rot, in seconds; 0 is never.
+    pub scrub_interval_seconds: u64,
     /// How often caches with a quota or a time to keep are looked at, in seconds. A push that exceeds a quota
     /// does not wait for it.
     pub retention_interval_seconds: u64,
@@ -49,6 +51,7 @@ impl Default for Config {
             session_ttl_seconds: 600,
             lease_seconds: 24 * 3600,
             segment_interval_seconds: 30,
+            scrub_interval_seconds: 30 * 24 * 3600,
             retention_interval_seconds: 600,
             drain_seconds: 30,
             connections_max: 4096,

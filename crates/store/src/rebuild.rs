@@ -187,7 +187,14 @@ fn apply_blob(connection: &Connection, record: &BlobRecord) -> Result<(), StoreE
         zstd_sha256: Sha256(record.zstd_sha256),
         zstd_length: record.zstd_length,
     };
-    blobs::put(connection, &new, Duration::ZERO)?;
+    let blob = blobs::put(connection, &new, Duration::ZERO)?;
+    // A later record tells of frames that took the place of damaged ones.
+    if (blob.zstd_sha256, blob.zstd_length) != (new.zstd_sha256, new.zstd_length) {
+        connection.execute(
+            "UPDATE blobs SET zstd_sha256 = ?, zstd_length = ? WHERE id = ?",
+            params![new.zstd_sha256.0, db::signed(new.zstd_length), blob.id.0],
+        )?;
+    }
     Ok(())
 }
 
@@ -299,7 +306,11 @@ fn read_pack(
     walk(file, length)
 }
 
-fn read_trailer(file: &ReadFile, length: u64) -> Result<Option<(Vec<Placed>, u64)>, StoreError> {
+/// The frames of a sealed pack, and its trailer's length; `None` without a whole trailer.
+pub(crate) fn read_trailer(
+    file: &ReadFile,
+    length: u64,
+) -> Result<Option<(Vec<Placed>, u64)>, StoreError> {
     let tail_length = TAIL_BYTES.min(length);
     let mut tail = vec![0; tail_length as usize];
     file.read_exact_at(&mut tail, length - tail_length)?;

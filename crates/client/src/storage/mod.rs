@@ -1,9 +1,11 @@
 //! Working on a store without a server: a folder, a bucket or a registry (`--storage`).
 
+mod check;
 mod location;
 mod push;
 pub mod registry;
 
+pub use check::check_storage;
 pub use firn_store::{
     EntryKind,
     shared::{

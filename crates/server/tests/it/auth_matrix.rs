@@ -13,6 +13,8 @@ fn private(name: &str) -> CacheCreate {
         priority: 40,
         domain: None,
         upstream_keys: Vec::new(),
+        keep_for_seconds: None,
+        quota_bytes: None,
     }
 }
 
@@ -75,6 +77,54 @@ fn the_matrix() {
         ),
         ("GET", nar, b"", [401, 401, 403, 404, 403, 404]),
         ("GET", "/api/v1/stats", b"", [401, 401, 403, 403, 403, 200]),
+        (
+            "GET",
+            "/api/v1/roots?cache=acme/web",
+            b"",
+            [401, 401, 403, 200, 403, 200],
+        ),
+        (
+            "POST",
+            "/api/v1/roots?cache=acme/web",
+            br#"{"name":"x","path":"00000000000000000000000000000000-x"}"#,
+            [401, 401, 403, 403, 404, 404],
+        ),
+        (
+            "DELETE",
+            "/api/v1/roots?cache=acme/web&name=x",
+            b"",
+            [401, 401, 403, 403, 403, 404],
+        ),
+        (
+            "GET",
+            "/api/v1/evictions?cache=acme/web",
+            b"",
+            [401, 401, 403, 200, 403, 200],
+        ),
+        (
+            "POST",
+            "/api/v1/evict?cache=acme/web",
+            b"{}",
+            [401, 401, 403, 403, 403, 200],
+        ),
+        (
+            "PATCH",
+            "/api/v1/caches/acme/web",
+            br#"{"priority":41}"#,
+            [401, 401, 403, 403, 403, 200],
+        ),
+        (
+            "POST",
+            "/api/v1/keys/rotate?cache=acme/web",
+            br#"{"overlap_seconds":60}"#,
+            [401, 401, 403, 403, 403, 200],
+        ),
+        (
+            "POST",
+            "/api/v1/tokens/rotate",
+            br#"{"overlap_seconds":60}"#,
+            [401, 401, 403, 403, 403, 200],
+        ),
         (
             "POST",
             "/api/v1/caches",

@@ -9,12 +9,14 @@
 
 mod admin;
 mod auth_matrix;
+mod check;
 mod disk_full;
 mod http;
 mod nix_door;
 mod push_protocol;
 mod range;
 mod registry;
+mod retention;
 mod samples;
 mod signing;
 mod tampering;

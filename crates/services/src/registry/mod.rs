@@ -18,7 +18,9 @@ mod uploads;
 
 pub use error::RegistryError;
 pub(crate) use manifests::index_children;
-pub use manifests::{FoundManifest, ManifestReference, StoredManifest, has_zstd_layers};
+pub use manifests::{
+    FoundManifest, ManifestReference, NewManifest, StoredManifest, has_zstd_layers,
+};
 pub use tags::{LIST_MAX, Page};
 pub use uploads::UploadStatus;
 

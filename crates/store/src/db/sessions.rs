@@ -92,16 +92,6 @@ pub(crate) fn close(connection: &Connection, id: &str) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Whether any has expired.
-pub(crate) fn any_expired(connection: &Connection) -> Result<bool, StoreError> {
-    Ok(connection
-        .prepare_cached(concat!(
-            "SELECT 1 FROM sessions WHERE expires_at_ms <= ",
-            now_ms!()
-        ))?
-        .exists([])?)
-}
-
 /// Ends those that have expired.
 pub(crate) fn reap(connection: &Connection) -> Result<usize, StoreError> {
     let mut statement = connection.prepare_cached(concat!(

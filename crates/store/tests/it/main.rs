@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
+mod check;
 mod concurrency;
 mod crash;
 mod damage;
@@ -9,6 +10,7 @@ mod disk_full;
 mod entries;
 mod failpoints;
 mod ingest;
+mod quarantine;
 mod ranges;
 mod rebuild;
 mod sessions;
