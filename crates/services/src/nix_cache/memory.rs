@@ -68,4 +68,10 @@ impl Narinfos {
             self.texts.remove(&(cache, hash));
         }
     }
+
+    /// To be called after anything may have ceased to be served.
+    pub(crate) fn forget_all(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.texts.clear();
+    }
 }
