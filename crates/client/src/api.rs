@@ -7,25 +7,38 @@ use crate::{
 };
 use firn_formats::{
     admin::{
-        CacheConfigure, CacheCreate, CacheView, CollectionRequest, CollectionView, Evict,
-        EvictReport, EvictionView, RootPin, RootView, StatsView, StatusAnswer, StatusQuery,
-        TokenCreate, TokenCreated, TokenView, WhoAmI,
+        CacheConfigure, CacheCreate, CacheView, CheckEvent, CheckRequest, CheckView,
+        CollectionRequest, CollectionView, DamagedView, Evict, EvictReport, EvictionView, Healed,
+        ImageView, RootPin, RootView, Rotate, StatsView, StatusAnswer, StatusQuery, TokenCreate,
+        TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
     },
     push::{Begin, Begun, FramesAccepted, Proposal, ProposalAnswer, Publish, Published},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
+use std::io::{BufRead as _, BufReader};
 use ureq::http::Method;
 
 const JSON: &str = "application/json";
 const BINARY: &str = "application/octet-stream";
 
 /// A Firn server and the rights we have there.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Server {
     http: Http,
     url: ServerUrl,
     token: Option<String>,
     authorization: Option<String>,
+}
+
+// By hand: the token is never shown.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.url.as_str();
+        f.debug_struct("Server")
+            .field("url", &url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Server {
@@ -150,6 +163,17 @@ impl Server {
         ))
     }
 
+    /// Gives a cache a new signing key.
+    pub fn key_rotate(&self, cache: &str, rotate: Rotate) -> Result<CacheView> {
+        let path = format!("api/v1/keys/rotate?cache={}", encode_query(cache));
+        self.post(&path, &rotate)
+    }
+
+    /// Gives tokens a new signing key.
+    pub fn token_key_rotate(&self, rotate: Rotate) -> Result<TokenKeyRotated> {
+        self.post("api/v1/tokens/rotate", &rotate)
+    }
+
     /// Deletes a cache.
     pub fn cache_delete(&self, name: &str) -> Result<()> {
         self.delete(&format!("api/v1/caches/{name}"))
@@ -183,6 +207,66 @@ impl Server {
     /// Takes away what nothing needs any more, or says what that would be. Waits for it.
     pub fn collect(&self, request: &CollectionRequest) -> Result<CollectionView> {
         self.post("api/v1/gc", request)
+    }
+
+    /// The images of a cache, or one of them (`NAME:TAG`) with its layers.
+    pub fn images(&self, cache: &str, image: Option<&str>) -> Result<Vec<ImageView>> {
+        let mut path = format!("api/v1/images?cache={}", encode_query(cache));
+        if let Some(image) = image {
+            path.push_str(&format!("&image={}", encode_query(image)));
+        }
+        self.get(&path)
+    }
+
+    /// Checks the store; `told` hears of (bytes done, bytes in all).
+    pub fn check(
+        &self,
+        request: &CheckRequest,
+        told: &mut dyn FnMut(u64, u64),
+    ) -> Result<CheckView> {
+        let path = "api/v1/check";
+        let body =
+            serde_json::to_vec(request).map_err(|source| ClientError::json("request", source))?;
+        let answer = self
+            .http
+            .send(&self.call(Method::POST, path).body(JSON, &body))?
+            .accept()?;
+        let bad = |what: String| ClientError::BadAnswer {
+            url: self.url.join(path),
+            what,
+        };
+        for line in BufReader::new(answer.into_reader()).lines() {
+            let line = line.map_err(|error| bad(error.to_string()))?;
+            if line.is_empty() {
+                continue;
+            }
+            match serde_json::from_str(&line).map_err(|error| bad(error.to_string()))? {
+                CheckEvent::Progress {
+                    bytes_done,
+                    bytes_total,
+                    ..
+                } => told(bytes_done, bytes_total),
+                CheckEvent::Report(report) => return Ok(report),
+                CheckEvent::Failed(what) => return Err(bad(what)),
+            }
+        }
+        Err(bad("it ended before the report".to_owned()))
+    }
+
+    /// Chunks in quarantine, after one of them (`DOMAIN-CHUNK`).
+    pub fn damaged(&self, after: Option<&str>) -> Result<Vec<DamagedView>> {
+        match after {
+            Some(after) => self.get(&format!("api/v1/damage?after={}", encode_query(after))),
+            None => self.get("api/v1/damage"),
+        }
+    }
+
+    /// Sends frames for chunks in quarantine, in the form of a push.
+    pub fn heal(&self, body: &[u8]) -> Result<Healed> {
+        self.http
+            .send(&self.call(Method::POST, "api/v1/heal").body(BINARY, body))?
+            .accept()?
+            .json()
     }
 
     /// A cache's public key, `name:base64`.

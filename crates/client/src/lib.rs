@@ -19,6 +19,7 @@ pub mod progress;
 pub mod pull;
 pub mod push;
 pub mod registry;
+pub mod repair;
 pub mod resolve;
 pub mod status;
 pub mod storage;

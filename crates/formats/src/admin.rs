@@ -13,6 +13,10 @@
 //! POST   /api/v1/status       StatusQuery  -> StatusAnswer
 //! GET    /api/v1/stats                     -> StatsView
 //! POST   /api/v1/gc       CollectionRequest -> CollectionView
+//! GET    /api/v1/images?cache=NAME         -> [ImageView]        (&image=NAME:TAG: that one, with its layers)
+//! POST   /api/v1/check        CheckRequest -> CheckEvent, one a line; empty lines meanwhile
+//! GET    /api/v1/damage?after=DOMAIN-CHUNK -> [DamagedView]
+//! POST   /api/v1/heal         frames       -> Healed
 //! ```
 //! What a cache keeps, and its keys: [`retention`].
 
@@ -29,6 +33,8 @@ use std::collections::BTreeMap;
 #[allow(missing_docs)]
 pub enum Right {
     Pull,
+    /// Images that are new, under tags that are new. Who may push may do this too.
+    Create,
     Push,
     Delete,
     Admin,
@@ -117,8 +123,8 @@ pub struct TokenCreate {
     pub note: Option<String>,
 }
 
-/// A token just made: the only time it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A token just made: the only time it is shown, and its `Debug` does not.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct TokenCreated {
     pub id: String,
@@ -126,6 +132,15 @@ pub struct TokenCreated {
     /// RFC 3339, or absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
+}
+
+impl std::fmt::Debug for TokenCreated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenCreated")
+            .field("id", &self.id)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A token's public face.
@@ -180,6 +195,39 @@ pub struct PathStatus {
     pub published_at: i64,
 }
 
+/// A tag of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ImageView {
+    /// The image's name in its cache.
+    pub name: String,
+    pub tag: String,
+    pub digest: String,
+    pub media_type: String,
+    /// Manifests of an index; 1 for an image of one platform.
+    pub platforms: u64,
+    /// Distinct layers, and their size as they are pulled.
+    pub layers: u64,
+    pub size: u64,
+    /// Size of the layers that no other image of the cache has.
+    pub own_bytes: u64,
+    /// Seconds since 1970 at which the tag came to name this.
+    pub pushed_at: i64,
+    /// The layers, if one image was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<ImageLayer>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ImageLayer {
+    pub digest: String,
+    pub size: u64,
+    /// How many other images of the cache have it.
+    pub other_images: u64,
+}
+
 /// Figures of the server's store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -232,6 +280,94 @@ pub struct CollectionView {
     pub seconds: f64,
 }
 
+/// What to check of the server's store: the structure, and perhaps all data.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CheckRequest {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_data: Option<ReadData>,
+}
+
+/// How all data is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadData {
+    /// Part n of t.
+    pub part: (u32, u32),
+    /// Bytes a second at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+    /// Goes on where the last reading of the part stopped.
+    #[serde(default)]
+    pub resume: bool,
+}
+
+/// What a check says while it runs, and in the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum CheckEvent {
+    Progress {
+        bytes_done: u64,
+        bytes_total: u64,
+        chunks_damaged: u64,
+    },
+    Report(CheckView),
+    Failed(String),
+}
+
+/// What was looked at, and found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CheckView {
+    /// Whether anything is damaged.
+    pub damaged: bool,
+    pub packs: u64,
+    pub chunks: u64,
+    pub blobs: u64,
+    pub entries: u64,
+    pub segments: u64,
+    pub bytes_read: u64,
+    pub chunks_read: u64,
+    pub chunks_quarantined: u64,
+    pub findings: Vec<FindingView>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct FindingView {
+    /// Such as `pack-lost`.
+    pub what: String,
+    /// Whether anything is lost by it.
+    pub damage: bool,
+    pub subject: String,
+    pub detail: String,
+    /// What cannot be served because of it; not all, if it is much.
+    pub breaks: Vec<String>,
+    pub breaks_total: u64,
+}
+
+/// A chunk in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct DamagedView {
+    /// Number of its domain.
+    pub domain: i64,
+    /// Its id in hexadecimal.
+    pub chunk: String,
+    pub raw_length: u32,
+    pub found_by: String,
+    /// Seconds since 1970.
+    pub found_at: i64,
+}
+
+/// What came of frames that were sent to heal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Healed {
+    /// Chunks that are out of quarantine now.
+    pub chunks: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,6 +399,7 @@ mod tests {
         };
         let json = serde_json::to_string(&created).unwrap();
         assert_eq!(json, r#"{"id":"i","token":"t"}"#);
+        assert!(!format!("{created:?}").contains("\"t\""));
         assert_eq!(
             serde_json::from_str::<TokenCreated>(&json).unwrap(),
             created

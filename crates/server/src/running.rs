@@ -120,8 +120,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         stopped,
     ));
     runtime.spawn(sweep(Arc::downgrade(&app)));
-    runtime.spawn(keep_within_limits(Arc::downgrade(&app)));
     Keeper::start(&app).map_err(StartError::Runtime)?;
+    runtime.spawn(crate::scrub::run(Arc::downgrade(&app)));
+    runtime.spawn(keep_within_limits(Arc::downgrade(&app)));
     tracing::info!(%address, data = %app.config.data.display(), "listening");
     Ok(Running {
         app,

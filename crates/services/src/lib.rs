@@ -4,6 +4,7 @@
 //! [`firn_store::BlobReader`]. The server brings these calls to blocking threads.
 
 pub mod access;
+pub mod check;
 pub mod document;
 pub mod error;
 pub mod nix_cache;
@@ -48,6 +49,7 @@ impl Services {
     /// # Errors
     /// If the store or the folder of secrets cannot be read or written.
     pub fn open(store: Store, dir: &Path) -> Result<Self, ServiceError> {
+        store.on_remade(check::remade);
         let access = Arc::new(Access::open(store.clone(), dir)?);
         let narinfos = Arc::new(nix_cache::Narinfos::new());
         let uses = Arc::new(retention::Uses::new());
@@ -84,6 +86,7 @@ impl Services {
         if let Err(error) = self.retention.flush() {
             tracing::warn!(error = error.chain(), "noting what was used");
         }
+        self.access.retire_keys();
         self.push.sweep();
         self.registry.sweep();
         self.nix_cache.sweep();

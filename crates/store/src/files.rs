@@ -4,6 +4,10 @@
 //! one writer, synced, and never changed again. What is needed of a backend stands here
 //! and nowhere else, so that an object store can take its place.
 
+mod copy;
+
+pub(crate) use copy::Copied;
+
 use crate::StoreError;
 use crate::failpoint::{Point, reach};
 use std::fs::{self, File, OpenOptions};
@@ -40,6 +44,14 @@ impl Folder {
         builder
             .create(root)
             .map_err(|error| StoreError::io(root, error))?;
+        Ok(Self {
+            root: root.to_owned(),
+        })
+    }
+
+    /// The folder at `root`, which must be there.
+    pub(crate) fn open_existing(root: &Path) -> Result<Self, StoreError> {
+        fs::metadata(root).map_err(|error| StoreError::io(root, error))?;
         Ok(Self {
             root: root.to_owned(),
         })

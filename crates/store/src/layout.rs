@@ -22,7 +22,8 @@ pub(crate) const PACKS: &str = "packs";
 /// Prefix of the segments.
 pub(crate) const SEGMENTS: &str = "segments";
 
-const VERSION_FILE: &str = "VERSION";
+/// Names the format.
+pub(crate) const VERSION_FILE: &str = "VERSION";
 const MAGIC: &str = "firn-store ";
 
 /// Checks the folder's version, or writes it into a new folder.

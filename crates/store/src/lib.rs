@@ -13,11 +13,16 @@
 //! | `verifier`, `ingest` | hashing blobs, from frames and from streams |
 //! | `uploads` | streams that go on after a restart |
 //! | `shared` | a store without a server: in a folder, a bucket or a registry |
+//! | `backup`, `replica` | a copy of a folder that is being served, and frames out of one |
+//! | `check` | structure and data |
 //! | `collect` | what nothing needs any more goes, while everybody works |
+//! | `quarantine` | damaged frames: out of the readers' way, and whole again |
 //! | `retention` | what retention reads, and the transaction in which it takes entries away |
 //! | `segments`, `rebuild` | the index beside the database, and the database from the index |
 //! | `failpoint` | points at which tests let a step fail; nothing in what is released |
 
+mod backup;
+mod check;
 mod codec;
 mod collect;
 mod db;
@@ -31,8 +36,10 @@ mod files;
 mod ingest;
 mod layout;
 mod packs;
+mod quarantine;
 mod read;
 mod rebuild;
+mod replica;
 mod retention;
 mod segments;
 pub mod shared;
@@ -41,10 +48,13 @@ mod types;
 mod uploads;
 mod verifier;
 
+pub use backup::BackupReport;
+pub use check::{CheckReport, DataOptions, DataProgress, Explain, Finding, FindingKind, Meaning};
 pub use collect::{CollectionOptions, CollectionReport, CollectionStep};
 pub use error::StoreError;
 pub use ingest::Ingest;
 pub use read::BlobReader;
+pub use replica::Replica;
 pub use retention::Eviction;
 pub use types::*;
 pub use uploads::Upload;
@@ -55,6 +65,7 @@ use failpoint::{Point, reach};
 use firn_chunks::{ChunkId, ChunkList, Format, ListId, VerifiedFrame};
 use firn_formats::Sha256;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A store in a local folder. Clones share it.
 #[derive(Clone)]
@@ -254,7 +265,7 @@ impl Store {
                 sessions::close(connection, &id)
             })?;
         reach(Point::SessionClosed)?;
-        self.inner.reap_sessions().map(drop)
+        self.inner.reap_sessions().map(|_| ())
     }
 
     /// Pins those of `ids` that are valid in the session's domain; true where missing.
@@ -324,15 +335,6 @@ impl Store {
         Upload::resume(&self.inner, id, limits)
     }
 
-    /// Ends the sessions whose time has gone, and the uploads among them; says how many.
-    pub fn sessions_reap(&self) -> Result<usize, StoreError> {
-        let due = self.inner.db.read(sessions::any_expired)?;
-        match due {
-            true => self.inner.reap_sessions(),
-            false => Ok(0),
-        }
-    }
-
     /// Makes (streaming) and remembers the deterministic gzip of a blob.
     pub fn make_gzip(&self, blob: BlobId) -> Result<(Sha256, u64), StoreError> {
         self.inner.make_gzip(blob)
@@ -387,6 +389,75 @@ impl Store {
         range: Option<(u64, u64)>,
     ) -> Result<BlobReader, StoreError> {
         self.inner.read(blob, representation, range)
+    }
+
+    /// Checks the structure and, with `data`, every byte of a part before. Damaged chunks go into quarantine. `go_on`
+    /// hears of the progress of reading data, and may stop it.
+    pub fn check(
+        &self,
+        data: Option<&DataOptions>,
+        explain: Explain<'_>,
+        go_on: &mut dyn FnMut(&DataProgress) -> bool,
+    ) -> Result<CheckReport, StoreError> {
+        check::check(&self.inner, data, explain, go_on)
+    }
+
+    /// Reads data as [`Store::check`] does, and nothing more.
+    pub fn scrub(
+        &self,
+        data: &DataOptions,
+        go_on: &mut dyn FnMut(&DataProgress) -> bool,
+    ) -> Result<DataProgress, StoreError> {
+        check::scrub(&self.inner, data, go_on)
+    }
+
+    /// Makes, or brings up to date, a copy of a data folder in another, while a server works in it or not. With
+    /// `link`, packs on the same file system are linked, not copied. `Conflict` if the other folder holds
+    /// something else.
+    pub fn backup(
+        source: &std::path::Path,
+        dest: &std::path::Path,
+        link: bool,
+    ) -> Result<BackupReport, StoreError> {
+        backup::backup(source, dest, link)
+    }
+
+    /// What keeps a closed folder from being opened: another version, a damaged database. Fails with `Locked`
+    /// if a server has it open.
+    pub fn inspect(dir: &std::path::Path) -> Result<Vec<Finding>, StoreError> {
+        check::inspect(dir)
+    }
+
+    /// Says once what becomes of entries whose blob gets another zstd representation. Without it they stay.
+    pub fn on_remade(&self, remake: Remake) {
+        // A second word changes nothing.
+        let _ = self.inner.quarantine.ward.remake.set(remake);
+    }
+
+    /// Grows when what was served before may not be any more: who remembers entries has to forget them.
+    pub fn changes(&self) -> u64 {
+        self.inner.quarantine.ward.changes.load(Ordering::SeqCst)
+    }
+
+    /// Chunks in quarantine, after one of them.
+    pub fn damaged(
+        &self,
+        after: Option<&(DomainId, ChunkId)>,
+        limit: usize,
+    ) -> Result<Vec<DamagedChunk>, StoreError> {
+        self.inner
+            .db
+            .read(|connection| db::damage::all(connection, after, limit))
+    }
+
+    /// Gives chunks in quarantine these frames, in whatever domain; others are left. Says how many were healed.
+    pub fn heal(&self, frames: Vec<VerifiedFrame>) -> Result<u64, StoreError> {
+        self.inner.heal(frames)
+    }
+
+    /// Waits until what readers met of damage is in quarantine, and blobs that wait for it are made anew.
+    pub fn settle(&self) {
+        self.inner.quarantine.settle();
     }
 
     /// What [`Store::collect`] would do now; changes nothing. `go_on` is asked before each step.

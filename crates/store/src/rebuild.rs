@@ -321,7 +321,11 @@ fn read_pack(
     walk(file, length)
 }
 
-fn read_trailer(file: &ReadFile, length: u64) -> Result<Option<(Vec<Placed>, u64)>, StoreError> {
+/// The frames of a sealed pack, and its trailer's length; `None` without a whole trailer.
+pub(crate) fn read_trailer(
+    file: &ReadFile,
+    length: u64,
+) -> Result<Option<(Vec<Placed>, u64)>, StoreError> {
     let tail_length = TAIL_BYTES.min(length);
     let mut tail = vec![0; tail_length as usize];
     file.read_exact_at(&mut tail, length - tail_length)?;

@@ -1,7 +1,7 @@
 //! The nouns of the store's interface.
 
 use bytes::Bytes;
-use firn_chunks::ListId;
+use firn_chunks::{ChunkId, ListId};
 use firn_formats::Sha256;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -76,6 +76,41 @@ pub enum EntryKind {
     PackMark = 17,
     /// What a name pins for good, by that name.
     Root = 18,
+    /// A store path that a collector found in nobody's use, by its cache and hash part; in a store without a server.
+    PathMark = 20,
+}
+
+impl EntryKind {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self::Narinfo,
+        Self::NarAlias,
+        Self::Listing,
+        Self::Log,
+        Self::DebugInfo,
+        Self::Realisation,
+        Self::BuildTrace,
+        Self::Layer,
+        Self::RegistryBlob,
+        Self::Manifest,
+        Self::Tag,
+        Self::Referrer,
+        Self::RevokedToken,
+        Self::NarFile,
+        Self::Token,
+        Self::CiKey,
+        Self::PackMark,
+        Self::Root,
+        Self::PathMark,
+    ];
+
+    /// The kind of a number of the format, if this program knows it.
+    pub fn from_number(number: u16) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|kind| *kind as u16 == number)
+    }
 }
 
 impl EntryKind {
@@ -251,6 +286,18 @@ pub struct Session {
     pub expires_in: Duration,
 }
 
+impl Session {
+    /// For the store's own work in a domain, which pins nothing.
+    pub(crate) fn of_nobody(domain: DomainId) -> Self {
+        Self {
+            id: String::new(),
+            cache: CacheId(0),
+            domain,
+            expires_in: Duration::ZERO,
+        }
+    }
+}
+
 /// Bounds of uploads that outlive the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -300,6 +347,39 @@ pub struct RebuildReport {
     pub blobs: u64,
     pub entries: u64,
     pub entries_dropped: u64,
+}
+
+/// What becomes of an entry when a blob that it names has another zstd representation than before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It stays as it is.
+    Keep,
+    /// It gets another value.
+    Value(Bytes),
+    /// It stays, and the same blob gets an entry of this kind, key and value beside it.
+    Beside(EntryKind, String, Bytes),
+    /// It goes: what it promised cannot be served any more.
+    Remove,
+}
+
+/// Says what becomes of an entry: given the blob as it was, and as it is now.
+pub type Remake = fn(&Entry, &BlobInfo, &BlobInfo) -> Change;
+
+/// A chunk in quarantine: its frame is damaged, and it counts as missing until it is sent again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct DamagedChunk {
+    pub domain: DomainId,
+    pub id: ChunkId,
+    /// Row of the pack in which the damaged frame lies.
+    pub pack: i64,
+    pub offset: u64,
+    pub frame_length: u32,
+    pub raw_length: u32,
+    /// `reader`, `scrub` or `check`.
+    pub found_by: String,
+    /// Seconds since 1970, by the database.
+    pub found_at: i64,
 }
 
 /// The next block is not in memory.

@@ -5,6 +5,7 @@ use crate::codec;
 use crate::db::Database;
 use crate::db::blobs::NewBlob;
 use crate::db::chunks::{self, Located};
+use crate::db::damage;
 use crate::read::{Extent, FrameSource};
 use crate::store::LOOKS_MAX;
 use crate::types::{DomainId, Session};
@@ -76,9 +77,26 @@ thread_local! {
 /// What [`BlobVerifier::finish`] found.
 pub(crate) struct Hashed {
     pub(crate) blob: NewBlob,
-    /// As [`chunks::condemnations`] was when all chunks were valid.
-    pub(crate) condemnations: i64,
+    pub(crate) seen: Seen,
     pub(crate) session: String,
+}
+
+/// What was true of the database when all chunks were valid and had the frames that were hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// [`chunks::condemnations`].
+    pub(crate) condemnations: i64,
+    /// [`damage::reframings`].
+    pub(crate) reframings: i64,
+}
+
+impl Seen {
+    pub(crate) fn now(connection: &rusqlite::Connection) -> Result<Self, StoreError> {
+        Ok(Self {
+            condemnations: chunks::condemnations(connection)?,
+            reframings: damage::reframings(connection)?,
+        })
+    }
 }
 
 impl BlobVerifier {
@@ -190,9 +208,9 @@ impl BlobVerifier {
     }
 
     /// Hashes to the end and checks every frame against what is held.
-    pub(crate) fn finish(mut self) -> Result<Hashed, StoreError> {
+    pub(crate) fn finish(&mut self) -> Result<Hashed, StoreError> {
         self.advance(&|_| None)?;
-        let (located, condemnations) = self.locate_all()?;
+        let (located, seen) = self.locate_all()?;
         let same = |hashes: &Hashes| {
             hashes.frames.len() == located.len()
                 && hashes
@@ -211,25 +229,26 @@ impl BlobVerifier {
                 return Err(StoreError::Damaged("frames changed while hashed".into()));
             }
         }
-        let identity = self.hashes.identity.finish();
+        let hashes = std::mem::take(&mut self.hashes);
         Ok(Hashed {
             blob: new_blob(
                 self.domain,
                 &self.list,
-                identity,
-                self.hashes.zstd.finish(),
-                self.hashes.zstd_length,
+                hashes.identity.finish(),
+                hashes.zstd.finish(),
+                hashes.zstd_length,
             ),
-            condemnations,
-            session: self.session,
+            seen,
+            session: self.session.clone(),
         })
     }
 
-    fn locate_all(&self) -> Result<(Vec<Located>, i64), StoreError> {
-        let (located, condemnations) = self.db.snapshot(|connection| {
+    /// Where all chunks are; `MissingChunks` names those that are not here.
+    pub(crate) fn locate_all(&self) -> Result<(Vec<Located>, Seen), StoreError> {
+        let (located, seen) = self.db.snapshot(|connection| {
             let ids = self.list.chunks.iter().map(|chunk| chunk.id);
             let located = chunks::locate(connection, self.domain, ids)?;
-            Ok((located, chunks::condemnations(connection)?))
+            Ok((located, Seen::now(connection)?))
         })?;
         let missing: Vec<ChunkId> = self
             .list
@@ -239,7 +258,7 @@ impl BlobVerifier {
             .filter_map(|(chunk, located)| located.is_none().then_some(chunk.id))
             .collect();
         if missing.is_empty() {
-            Ok((located.into_iter().flatten().collect(), condemnations))
+            Ok((located.into_iter().flatten().collect(), seen))
         } else {
             Err(StoreError::MissingChunks(missing))
         }

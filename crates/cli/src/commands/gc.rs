@@ -9,7 +9,10 @@ use crate::{
 };
 use firn_client::{
     ClientError,
-    storage::{EntryKind, Expire, GcOptions, GcPlan, GcReport, PackFile},
+    ci::entry::CiEntry,
+    storage::{
+        EntryKind, Expire, ExpirePaths, ExpiredEntry, GcOptions, GcPlan, GcReport, PackFile,
+    },
 };
 use firn_formats::admin::{CollectionRequest, CollectionView};
 use firn_server::StoreError;
@@ -35,6 +38,13 @@ pub(crate) struct Args {
     /// Forget CI keys that no job has saved for so long; not of a server [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     keys_unused_for: Option<Duration>,
+    /// Forget store paths that were pushed longer ago than so, that no CI key saved since then names, and to which
+    /// nothing refers that stays [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    paths_unused_for: Option<Duration>,
+    /// Rewrite packs of which more than so much is needed by nothing; 100: never
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(..=100))]
+    dead_max: u8,
     /// Take segments that cannot be read for segments that name nothing
     #[arg(long)]
     ignore_unreadable: bool,
@@ -49,6 +59,11 @@ impl Args {
         GcOptions {
             grace: self.grace.unwrap_or(GRACE_DEFAULT),
             expire: keys.into_iter().collect(),
+            paths: self.paths_unused_for.map(|unused_for| ExpirePaths {
+                unused_for,
+                named_by: CiEntry::paths_of,
+            }),
+            dead_percent_max: self.dead_max,
             ignore_unreadable: self.ignore_unreadable,
         }
     }
@@ -63,6 +78,12 @@ struct Collected {
     segments_merged: u64,
     segments_deleted: u64,
     keys_expired: Vec<String>,
+    paths_marked: u64,
+    paths_waiting: u64,
+    /// Hash parts.
+    paths_expired: Vec<String>,
+    packs_rewritten: u64,
+    bytes_copied: u64,
     packs_marked: u64,
     packs_waiting: u64,
     packs_deleted: u64,
@@ -165,14 +186,19 @@ fn server_text(view: &CollectionView) -> String {
 
 fn planned(storage: String, dry_run: bool, plan: &GcPlan) -> Collected {
     let length = |packs: &[PackFile]| packs.iter().map(|pack| pack.length).sum();
-    let keys = plan.entries_expired.iter();
+    let keys = |entries: &[ExpiredEntry]| entries.iter().map(|entry| entry.key.clone()).collect();
     Collected {
         storage,
         dry_run,
         segments_total: plan.found.segments_total,
         segments_merged: plan.segments_merged.len() as u64,
         segments_deleted: plan.segments_deleted.len() as u64,
-        keys_expired: keys.map(|entry| entry.key.clone()).collect(),
+        keys_expired: keys(&plan.entries_expired),
+        paths_marked: plan.paths_marked,
+        paths_waiting: plan.paths_waiting,
+        paths_expired: keys(&plan.paths_expired),
+        packs_rewritten: plan.packs_rewritten.len() as u64,
+        bytes_copied: plan.bytes_copied,
         packs_marked: plan.packs_marked.len() as u64,
         packs_waiting: plan.packs_waiting.len() as u64,
         packs_deleted: plan.packs_deleted.len() as u64,
@@ -185,6 +211,9 @@ impl Collected {
     fn done(&mut self, report: &GcReport) {
         self.segments_merged = report.segments_merged;
         self.segments_deleted = report.segments_deleted;
+        self.paths_marked = report.paths_marked;
+        self.packs_rewritten = report.packs_rewritten;
+        self.bytes_copied = report.bytes_copied;
         self.packs_marked = report.packs_marked;
         self.packs_deleted = report.packs_deleted;
         self.bytes_deleted = report.bytes_deleted;
@@ -205,6 +234,11 @@ fn text(collected: &Collected) -> String {
         row("merged into one", collected.segments_merged.to_string()),
         row("deleted", collected.segments_deleted.to_string()),
         row("keys forgotten", collected.keys_expired.len().to_string()),
+        row("paths marked", collected.paths_marked.to_string()),
+        row("paths waiting", collected.paths_waiting.to_string()),
+        row("paths forgotten", collected.paths_expired.len().to_string()),
+        row("packs rewritten", collected.packs_rewritten.to_string()),
+        row("bytes copied", bytes(collected.bytes_copied)),
         row("packs marked", collected.packs_marked.to_string()),
         row("packs waiting", collected.packs_waiting.to_string()),
         row("packs deleted", collected.packs_deleted.to_string()),

@@ -1,7 +1,9 @@
 //! The commands, one file each.
 
 mod agent;
+mod backup;
 mod cache;
+mod check;
 mod ci;
 mod gc;
 mod image;
@@ -59,6 +61,10 @@ enum Command {
     /// Manage tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Check a store, say what damage breaks, and heal it from a copy
+    Check(check::Args),
+    /// Copy a server's folder while it works
+    Backup(backup::Args),
     /// Take away what nothing needs any more, in a server or in a store without one
     Gc(gc::Args),
     /// Show what is stored, and what deduplication saves
@@ -86,6 +92,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Image(command) => image::run(global, *command),
         Command::Cache(command) => cache::run(global, command),
         Command::Token(command) => token::run(global, command),
+        Command::Check(args) => check::run(global, &args),
+        Command::Backup(args) => backup::run(global, &args),
         Command::Gc(args) => gc::run(global, &args),
         Command::Stats(args) => stats::run(global, &args),
         Command::Rebuild(args) => rebuild::run(global, &args),
@@ -196,8 +204,16 @@ mod tests {
             "firn token create --cache acme/* --allow pull,push --expires 30d --json",
             "firn token list",
             "firn token revoke x",
+            "firn token rotate --overlap 7d",
+            "firn cache key rotate main --overlap 30d",
             "firn gc --storage /srv/firn --dry-run --grace 1d --keys-unused-for 30d",
             "firn gc --server http://a --dry-run --grace 1h --dead 20",
+            "firn check",
+            "firn check --data d --read-data --rate 50M --resume",
+            "firn check --read-data=1/7 --server http://x --json",
+            "firn check --storage /s --read-data",
+            "firn check --repair-from /backup",
+            "firn backup /backup --data d --copy",
             "firn stats",
             "firn ci restore --storage /s --key k --key-files **/flake.lock a.nix --restore-key a- --restore-key b",
             "firn ci restore --storage oci://ghcr.io/a/b --key k --path ~/.cache/nix --path x --json",

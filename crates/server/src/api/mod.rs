@@ -1,6 +1,7 @@
 //! `/api/v1`: Firn's own, as `firn_formats::push` and `firn_formats::admin` describe it.
 
 mod admin;
+mod check;
 mod fault;
 mod pull;
 mod push;
@@ -51,8 +52,14 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         )
         .route("/api/v1/evict", post(retention::evict))
         .route("/api/v1/evictions", get(retention::evictions))
+        .route("/api/v1/keys/rotate", post(admin::key_rotate))
+        .route("/api/v1/tokens/rotate", post(admin::token_key_rotate))
         .route("/api/v1/stats", get(admin::stats))
         .route("/api/v1/gc", post(admin::gc))
+        .route("/api/v1/images", get(admin::images))
+        .route("/api/v1/check", post(check::check))
+        .route("/api/v1/damage", get(check::damaged))
+        .route("/api/v1/heal", post(check::heal))
         .route("/api/v1/push/begin", post(push::begin))
         .route("/api/v1/push/{session}", delete(push::close))
         .route("/api/v1/push/{session}/blobs", post(push::blobs))

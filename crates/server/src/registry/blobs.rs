@@ -17,7 +17,7 @@ pub(super) async fn get(call: &Call, digest: &str) -> Answer {
     let digest = Call::digest(digest)?;
     // A HEAD by one who may push asks whether to upload; "here" is then a promise (rule 5).
     let pusher = (call.method == Method::HEAD)
-        .then(|| call.repository(Right::Push).ok())
+        .then(|| call.repository(Right::Create).ok())
         .flatten();
     let pushing = pusher.is_some();
     let repository = match pusher {

@@ -28,6 +28,7 @@ use crate::retention::{Retention, Uses};
 use crate::{ServiceError, access::Cache, sessions::SharedSessions};
 use bytes::Bytes;
 use firn_store::{EntryKind, Store};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A store path's hash part as text.
@@ -40,6 +41,8 @@ pub struct NixCache {
     narinfos: Arc<Narinfos>,
     uses: Arc<Uses>,
     retention: Arc<Retention>,
+    /// The store's changes that `narinfos` heeds.
+    heeded: AtomicU64,
     /// Held while signatures are added to a narinfo that is there.
     merging: Mutex<()>,
 }
@@ -65,6 +68,7 @@ impl NixCache {
             narinfos,
             uses,
             retention,
+            heeded: AtomicU64::new(0),
             merging: Mutex::new(()),
         }
     }
@@ -75,7 +79,13 @@ impl NixCache {
 
     /// A narinfo that is in memory; never waits.
     pub fn narinfo_in_memory(&self, cache: &Cache, hash: &HashText) -> Option<Bytes> {
-        let narinfo = self.narinfos.get(cache.row.id, hash)?;
+        let changes = self.store.changes();
+        if self.heeded.load(Ordering::Acquire) != changes {
+            // Something may not be servable any more (rule 4). Rare, so all are forgotten.
+            self.narinfos.forget_all();
+            self.heeded.store(changes, Ordering::Release);
+        }
+        let narinfo = self.narinfos.get(cache, hash)?;
         self.uses.narinfo(cache.row.id, hash);
         Some(narinfo)
     }
@@ -96,10 +106,12 @@ impl NixCache {
             return Ok(None);
         };
         self.uses.narinfo(cache.row.id, hash);
-        // A copy of its own: the entry's bytes may be a slice of something larger.
-        let narinfo = Bytes::copy_from_slice(&entry.value);
-        self.narinfos
-            .keep(cache.row.id, hash, narinfo.clone(), before);
+        let narinfo = match narinfo::signed_anew(cache, &entry.value) {
+            Some(narinfo) => narinfo,
+            // A copy of its own: the entry's bytes may be a slice of something larger.
+            None => Bytes::copy_from_slice(&entry.value),
+        };
+        self.narinfos.keep(cache, hash, narinfo.clone(), before);
         Ok(Some(narinfo))
     }
 

@@ -11,6 +11,7 @@
 //! names keeps its lease.
 
 mod error;
+mod images;
 mod manifests;
 mod referrers;
 mod tags;
@@ -18,7 +19,9 @@ mod uploads;
 
 pub use error::RegistryError;
 pub(crate) use manifests::index_children;
-pub use manifests::{FoundManifest, ManifestReference, StoredManifest, has_zstd_layers};
+pub use manifests::{
+    FoundManifest, ManifestReference, NewManifest, StoredManifest, has_zstd_layers,
+};
 pub use tags::{LIST_MAX, Page};
 pub use uploads::UploadStatus;
 

@@ -12,6 +12,7 @@ mod rewrite;
 
 use crate::StoreError;
 use crate::db::collection::expire;
+use crate::db::damage;
 use crate::db::{Durability, lock};
 use crate::failpoint::{Point, reach};
 use crate::segments::compact;
@@ -188,6 +189,7 @@ impl<'a> Collector<'a> {
         self.expire_entries()?;
         self.drop_blobs()?;
         self.condemn_unmarked()?;
+        self.inner.db.write(Durability::Ordered, damage::tidy)?;
         // What is dead already makes room for what is copied.
         self.delete_packs()?;
         self.rewrite_packs()?;

@@ -94,7 +94,8 @@ impl Collector<'_> {
         }
         // From here on readers are sent to the new places; those who know the old ones have the grace.
         self.inner.layouts.forget_packs(&HashSet::from([pack.id]));
-        self.report.packs_rewritten += 1;
+        // What is in quarantine stays where it is until it is healed or nothing needs it.
+        self.report.packs_rewritten += u64::from(first > 0);
         Ok(())
     }
 

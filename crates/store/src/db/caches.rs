@@ -27,6 +27,14 @@ pub(crate) fn domain(connection: &Connection, name: &str) -> Result<DomainId, St
     Ok(DomainId(id))
 }
 
+/// The domain of that name, if there is one.
+pub(crate) fn domain_id(connection: &Connection, name: &str) -> Result<Option<i64>, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT id FROM domains WHERE name = ?")?
+        .query_row([name], |row| row.get(0))
+        .optional()?)
+}
+
 /// A domain's name.
 pub(crate) fn domain_name(connection: &Connection, id: DomainId) -> Result<String, StoreError> {
     connection

@@ -10,6 +10,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 /// A chunk that may be relied on.
 pub(crate) const VALID: i64 = 1;
+/// A chunk that is needed and whose frame is damaged: in quarantine.
+pub(crate) const DAMAGED: i64 = 3;
 
 /// Where a chunk's frame lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,14 @@ pub(crate) fn condemnations(connection: &Connection) -> Result<i64, StoreError> 
     Ok(connection
         .prepare_cached("SELECT value FROM meta WHERE name = 'condemnations'")?
         .query_row([], |row| row.get(0))?)
+}
+
+/// See [`condemnations`].
+pub(crate) fn condemn(connection: &Connection) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE meta SET value = value + 1 WHERE name = 'condemnations'")?
+        .execute([])?;
+    Ok(())
 }
 
 fn length(row: &Row<'_>, column: usize) -> rusqlite::Result<u32> {
@@ -137,7 +147,11 @@ pub(crate) fn insert(connection: &Connection, appended: &Appended) -> Result<(),
     let (Some(first), Some(last)) = (appended.frames.first(), appended.frames.last()) else {
         return Ok(());
     };
+    let healing = super::damage::any(connection)?;
     for placed in &appended.frames {
+        if healing {
+            super::damage::heal(connection, appended.domain, placed)?;
+        }
         insert_one(connection, appended.domain, appended.pack, placed)?;
     }
     let sum = |length: fn(&Placed) -> u32| -> i64 {
@@ -168,7 +182,7 @@ pub(crate) fn insert(connection: &Connection, appended: &Appended) -> Result<(),
     Ok(())
 }
 
-/// A condemned chunk that is sent again gets its new place; the old bytes are the collector's.
+/// A condemned or damaged chunk that is sent again gets its new place; the old bytes are the collector's.
 pub(crate) fn insert_one(
     connection: &Connection,
     domain: DomainId,
@@ -284,6 +298,28 @@ pub(crate) fn pack(connection: &Connection, id: i64) -> Result<Option<PackRow>, 
         .prepare_cached(&format!("{PACK_COLUMNS} WHERE packs.id = ?"))?
         .query_row([id], pack_row)
         .optional()?)
+}
+
+/// All packs.
+pub(crate) fn packs_all(connection: &Connection) -> Result<Vec<PackRow>, StoreError> {
+    let mut statement = connection.prepare(PACK_COLUMNS)?;
+    let rows = statement.query_map([], pack_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The row of a pack by name.
+pub(crate) fn pack_by_name(connection: &Connection, name: &str) -> Result<Option<i64>, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT id FROM packs WHERE name = ?")?
+        .query_row([name], |row| row.get(0))
+        .optional()?)
+}
+
+/// The domain of a pack.
+pub(crate) fn pack_domain(connection: &Connection, id: i64) -> Result<DomainId, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT domain FROM packs WHERE id = ?")?
+        .query_row([id], |row| row.get(0).map(DomainId))?)
 }
 
 /// The first pack in use after one.

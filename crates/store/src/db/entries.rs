@@ -1,5 +1,6 @@
 //! Entries and their publication: the one point of visibility (rule 3).
 
+use super::damage::servable;
 use super::log::{self, Event};
 use super::{caches, millis, now_ms, sessions};
 use crate::StoreError;
@@ -52,7 +53,8 @@ pub(crate) fn get(
     Ok(connection
         .prepare_cached(concat!(
             columns!(),
-            "WHERE cache = ? AND kind = ? AND key = ?"
+            "WHERE cache = ? AND kind = ? AND key = ? AND",
+            servable!()
         ))?
         .query_row(params![cache.0, kind as u16, key], |row| entry(row, kind))
         .optional()?)
@@ -70,7 +72,48 @@ fn sequence(
         .optional()?)
 }
 
-/// Which of many keys exist.
+/// Whether there is an entry, servable or not.
+pub(crate) fn exists(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    key: &str,
+) -> Result<bool, StoreError> {
+    sequence(connection, cache, kind, key).map(|found| found.is_some())
+}
+
+/// The blobs of an entry, in order.
+pub(crate) fn blobs_of(connection: &Connection, sequence: i64) -> Result<Vec<BlobId>, StoreError> {
+    let mut statement = connection
+        .prepare_cached("SELECT blob FROM entry_blobs WHERE entry = ? ORDER BY position")?;
+    let rows = statement.query_map([sequence], |row| row.get(0).map(BlobId))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Whether an entry's blobs can be served: one whose cannot is as good as not there.
+fn is_servable(connection: &Connection, sequence: i64) -> Result<bool, StoreError> {
+    Ok(connection
+        .prepare_cached(concat!(
+            "SELECT 1 FROM entries WHERE sequence = ? AND",
+            servable!()
+        ))?
+        .exists([sequence])?)
+}
+
+/// As [`sequence`], of entries that can be served.
+fn servable_sequence(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    key: &str,
+) -> Result<Option<i64>, StoreError> {
+    match sequence(connection, cache, kind, key)? {
+        Some(found) if is_servable(connection, found)? => Ok(Some(found)),
+        _ => Ok(None),
+    }
+}
+
+/// Which of many keys exist and can be served.
 pub(crate) fn present(
     connection: &Connection,
     cache: CacheId,
@@ -78,7 +121,9 @@ pub(crate) fn present(
     keys: &[impl AsRef<str>],
 ) -> Result<Vec<bool>, StoreError> {
     keys.iter()
-        .map(|key| sequence(connection, cache, kind, key.as_ref()).map(|found| found.is_some()))
+        .map(|key| {
+            servable_sequence(connection, cache, kind, key.as_ref()).map(|found| found.is_some())
+        })
         .collect()
 }
 
@@ -97,7 +142,9 @@ pub(crate) fn list(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(concat!(
         columns!(),
-        "WHERE cache = ?1 AND kind = ?2 AND key >= ?3 AND key < ?4 AND key > ?5 ORDER BY key LIMIT ?6"
+        "WHERE cache = ?1 AND kind = ?2 AND key >= ?3 AND key < ?4 AND key > ?5 AND",
+        servable!(),
+        "ORDER BY key LIMIT ?6"
     ))?;
     // The empty key sorts first, and no entry has it.
     let start = after.unwrap_or("");
@@ -171,7 +218,7 @@ pub(crate) fn publish(
         .collect::<Result<Vec<_>, _>>()?;
     // Rule 4: looked up after all are in, so that those of the same publication count.
     for (kind, key) in publication.entries.iter().flat_map(|new| &new.requires) {
-        if sequence(connection, cache.id, *kind, key)?.is_none() {
+        if servable_sequence(connection, cache.id, *kind, key)?.is_none() {
             return Err(StoreError::MissingEntry(key.clone()));
         }
     }
@@ -184,7 +231,12 @@ fn put(
     new: &NewEntry,
 ) -> Result<PublishedEntry, StoreError> {
     let existing = sequence(connection, cache.id, new.kind, &new.key)?;
-    match (existing, new.if_exists) {
+    // One that cannot be served is nobody's to keep: what is published now can be.
+    let if_exists = match existing {
+        Some(existing) if !is_servable(connection, existing)? => IfExists::Replace,
+        _ => new.if_exists,
+    };
+    match (existing, if_exists) {
         (Some(existing), IfExists::Keep) => {
             keep(connection, existing, new.lease)?;
             return Ok(PublishedEntry::Kept);
@@ -243,7 +295,7 @@ fn keep(connection: &Connection, sequence: i64, lease: Option<Duration>) -> Resu
 }
 
 /// Takes an entry away; with a tombstone unless another takes its place.
-fn remove(
+pub(crate) fn remove(
     connection: &Connection,
     cache_name: &str,
     cache: CacheId,

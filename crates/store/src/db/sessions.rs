@@ -77,39 +77,14 @@ pub(crate) fn renew(connection: &Connection, id: &str, ttl: Duration) -> Result<
 /// Ends one, and the upload that it may be; ending it twice is no fault. Its pins count no more from here on;
 /// [`reap_all`] clears them away.
 pub(crate) fn close(connection: &Connection, id: &str) -> Result<(), StoreError> {
-    let row: Option<i64> = connection
-        .prepare_cached("UPDATE sessions SET expires_at_ms = 0 WHERE token = ? RETURNING id")?
-        .query_row([id], |row| row.get(0))
-        .optional()?;
-    match row {
-        Some(row) => end_upload(connection, row),
-        None => Ok(()),
-    }
-}
-
-/// Takes away what a session is as an upload.
-fn end_upload(connection: &Connection, session: i64) -> Result<(), StoreError> {
-    for statement in [
-        "DELETE FROM upload_chunks WHERE upload = ?",
-        "DELETE FROM uploads WHERE session = ?",
-    ] {
-        connection.prepare_cached(statement)?.execute([session])?;
-    }
+    connection
+        .prepare_cached("UPDATE sessions SET expires_at_ms = 0 WHERE token = ?")?
+        .execute([id])?;
     Ok(())
 }
 
-/// Whether any has expired.
-pub(crate) fn any_expired(connection: &Connection) -> Result<bool, StoreError> {
-    Ok(connection
-        .prepare_cached(concat!(
-            "SELECT 1 FROM sessions WHERE expires_at_ms <= ",
-            now_ms!()
-        ))?
-        .exists([])?)
-}
-
-/// Rows of pins deleted at once: each may be megabytes, and the writer is everybody's.
-const PINS_REAPED_MAX: usize = 16;
+/// Rows of pins, and of uploads' chunks, deleted at once: each may be large, and the writer is everybody's.
+const ROWS_REAPED_MAX: usize = 16;
 
 /// What [`reap`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,18 +95,9 @@ struct Reaped {
     more: bool,
 }
 
-/// Clears away sessions that have ended, or some of their pins. To be called until there is no more.
+/// Clears away sessions that have ended, or some of what is theirs. To be called until there is no more.
 fn reap(connection: &Connection) -> Result<Reaped, StoreError> {
-    let mut statement = connection.prepare_cached(concat!(
-        "SELECT session FROM uploads JOIN sessions ON sessions.id = session WHERE expires_at_ms <= ",
-        now_ms!()
-    ))?;
-    let uploads = statement
-        .query_map([], |row| row.get::<_, i64>(0))?
-        .collect::<Result<Vec<_>, _>>()?;
-    uploads
-        .iter()
-        .try_for_each(|session| end_upload(connection, *session))?;
+    let limit = [ROWS_REAPED_MAX as i64];
     let pins = connection
         .prepare_cached(concat!(
             "DELETE FROM pins WHERE id IN (SELECT pins.id FROM sessions JOIN pins ON session = sessions.id
@@ -139,8 +105,23 @@ fn reap(connection: &Connection) -> Result<Reaped, StoreError> {
             now_ms!(),
             " LIMIT ?)"
         ))?
-        .execute([PINS_REAPED_MAX as i64])?;
-    // Those that ended between the statements have pins still, and stay for the next time.
+        .execute(limit)?;
+    let pieces = connection
+        .prepare_cached(concat!(
+            "DELETE FROM upload_chunks WHERE id IN (SELECT upload_chunks.id FROM sessions
+                 JOIN upload_chunks ON upload = sessions.id WHERE expires_at_ms <= ",
+            now_ms!(),
+            " LIMIT ?)"
+        ))?
+        .execute(limit)?;
+    connection
+        .prepare_cached(concat!(
+            "DELETE FROM uploads WHERE session IN (SELECT id FROM sessions WHERE expires_at_ms <= ",
+            now_ms!(),
+            ") AND NOT EXISTS (SELECT 1 FROM upload_chunks WHERE upload = uploads.session)"
+        ))?
+        .execute([])?;
+    // Those that ended between the statements have rows still, and stay for the next time.
     let sessions = connection
         .prepare_cached(concat!(
             "DELETE FROM sessions WHERE expires_at_ms <= ",
@@ -151,7 +132,7 @@ fn reap(connection: &Connection) -> Result<Reaped, StoreError> {
         .execute([])?;
     Ok(Reaped {
         sessions,
-        more: pins == PINS_REAPED_MAX,
+        more: pins == ROWS_REAPED_MAX || pieces == ROWS_REAPED_MAX,
     })
 }
 

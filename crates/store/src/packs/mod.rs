@@ -5,6 +5,7 @@
 //! meanwhile leads. No threads of its own, and the batches grow with the load.
 
 mod file;
+mod heal;
 
 pub(crate) use file::OpenPack;
 
@@ -12,6 +13,7 @@ use crate::db::chunks::{self, Appended};
 use crate::db::{Database, Durability, caches, lock, sessions};
 use crate::failpoint::{Point, reach};
 use crate::files::Folder;
+use crate::quarantine::Suspects;
 use crate::types::{DomainId, Session};
 use crate::{StoreError, layout};
 use crossbeam_channel::{Sender, bounded};
@@ -39,6 +41,7 @@ struct Shared {
     db: Arc<Database>,
     folder: Arc<Folder>,
     bytes_target: u64,
+    suspects: Suspects,
     new_total: AtomicU64,
     known_total: AtomicU64,
 }
@@ -75,12 +78,18 @@ enum Turn {
 }
 
 impl Packs {
-    pub(crate) fn new(db: Arc<Database>, folder: Arc<Folder>, bytes_target: u64) -> Self {
+    pub(crate) fn new(
+        db: Arc<Database>,
+        folder: Arc<Folder>,
+        bytes_target: u64,
+        suspects: Suspects,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 db,
                 folder,
                 bytes_target,
+                suspects,
                 new_total: AtomicU64::new(0),
                 known_total: AtomicU64::new(0),
             }),
@@ -98,7 +107,16 @@ impl Packs {
             return Ok(0);
         }
         let count = frames.len() as u64;
+        let db = &self.shared.db;
+        let healing = db.read(crate::db::damage::any)?;
+        let frames = match healing {
+            true => heal::as_they_were(db, session.domain, frames)?,
+            false => frames,
+        };
         let new = self.domain(session.domain)?.put(session, frames)?;
+        if healing {
+            self.shared.suspects.remake();
+        }
         self.shared
             .new_total
             .fetch_add(new as u64, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use crate::StoreError;
 use crate::db::collection::packs;
 use crate::db::{Database, chunks};
 use crate::files::{Folder, ReadFile};
+use crate::quarantine::Suspects;
 use firn_chunks::frame;
 use quick_cache::sync::Cache;
 use std::sync::Arc;
@@ -26,16 +27,18 @@ pub(crate) struct FrameSource {
     db: Arc<Database>,
     folder: Arc<Folder>,
     files: Cache<i64, Arc<ReadFile>>,
+    pub(crate) suspects: Suspects,
     /// Packs that were deleted, so that one who opened a pack before notices that it must not stay open.
     deleted: AtomicU64,
 }
 
 impl FrameSource {
-    pub(crate) fn new(db: Arc<Database>, folder: Arc<Folder>) -> Self {
+    pub(crate) fn new(db: Arc<Database>, folder: Arc<Folder>, suspects: Suspects) -> Self {
         Self {
             db,
             folder,
             files: Cache::new(FILES_MAX),
+            suspects,
             deleted: AtomicU64::new(0),
         }
     }
@@ -80,8 +83,21 @@ impl FrameSource {
         self.files.remove(&id);
     }
 
-    /// Reads frames back to back into `buffer` (its former content goes), neighbours in one piece.
+    /// As [`FrameSource::read_quietly`]; what is damaged goes to quarantine.
     pub(crate) fn read(&self, extents: &[Extent], buffer: &mut Vec<u8>) -> Result<(), StoreError> {
+        let read = self.read_quietly(extents, buffer);
+        if read.is_err() {
+            self.suspects.tell_all(extents);
+        }
+        read
+    }
+
+    /// Reads frames back to back into `buffer` (its former content goes), neighbours in one piece.
+    pub(crate) fn read_quietly(
+        &self,
+        extents: &[Extent],
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
         let total = extents.iter().map(|extent| extent.length as usize).sum();
         // Only what is longer than ever before is filled with zeros.
         if buffer.len() < total {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
+mod check;
 mod collection;
 mod concurrency;
 mod crash;
@@ -10,8 +11,10 @@ mod disk_full;
 mod entries;
 mod failpoints;
 mod ingest;
+mod quarantine;
 mod ranges;
 mod rebuild;
 mod sessions;
 mod shared;
 mod support;
+mod uploads;

@@ -110,7 +110,7 @@ impl Plan {
             config["gc_interval_seconds"] = 1.into();
             config["gc_grace_seconds"] = 1.into();
         }
-        let server = Server::start_with(&self.binary, &config);
+        let server = Server::start_with(&self.binary, &config.to_string(), "info");
         let client = Client::new(&server.url(), Some(&server.token()));
         let mut run = Run {
             plan: self,
