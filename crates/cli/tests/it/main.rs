@@ -22,10 +22,10 @@ mod nix_realisations;
 mod nix_substitute;
 mod nix_upload;
 mod pull_chunks;
-mod soak;
 mod registry_clients;
 mod retention;
 mod secrets;
+mod soak;
 mod storage;
 mod tls;
 
