@@ -142,7 +142,8 @@ impl Life {
         std::thread::sleep(SHORT);
         let options = CollectionOptions {
             grace: Duration::ZERO,
-            dead_percent: 10,
+            // A condemned chunk keeps its row until its pack goes: here each pack with one does.
+            dead_percent: 0,
             dead_bytes_min: 0,
             compact_always: true,
             ..CollectionOptions::default()

@@ -133,7 +133,8 @@ impl Folder {
             live.extend(list.chunks.iter().map(|chunk| (domain, chunk.id)));
         }
         let mut chunks = database
-            .prepare("SELECT domain, id, frame_length FROM chunks")
+            // A condemned one keeps its row until its pack goes.
+            .prepare("SELECT domain, id, frame_length FROM chunks WHERE state = 1")
             .expect("chunks");
         let mut rows = chunks.query([]).expect("chunks");
         let mut dead = 0;
