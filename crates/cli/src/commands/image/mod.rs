@@ -4,6 +4,7 @@ mod build;
 mod inspect;
 mod plan;
 mod push;
+mod replay;
 mod spec_args;
 
 use crate::{context::Global, failure::Outcome};
@@ -18,6 +19,8 @@ pub(crate) enum Command {
     Push(push::Args),
     /// Show an image of a registry, an archive or a layout
     Inspect(inspect::Args),
+    /// Show what an algorithm would have pushed over a series of revisions, each planned knowing the past alone
+    Replay(replay::Args),
 }
 
 pub(crate) fn run(global: &Global, command: Command) -> Outcome {
@@ -26,5 +29,6 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
         Command::Build(args) => build::run(global, &args),
         Command::Push(args) => push::run(global, &args),
         Command::Inspect(args) => inspect::run(global, &args),
+        Command::Replay(args) => replay::run(global, &args),
     }
 }
