@@ -12,6 +12,7 @@ mod clients;
 mod crash;
 mod firn_commands;
 mod foreign_registry;
+mod image_history;
 mod images;
 mod nix_private;
 mod nix_realisations;

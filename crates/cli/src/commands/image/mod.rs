@@ -1,6 +1,7 @@
 //! `firn image`.
 
 mod build;
+mod history;
 mod inspect;
 mod plan;
 mod push;

@@ -116,6 +116,7 @@ impl SpecArgs {
         &self,
         store: &LocalStore,
         paths: &[String],
+        history: History,
         progress: &dyn Progress,
     ) -> Outcome<PlannedImage> {
         if !(1..=127).contains(&self.max_layers) {
@@ -126,7 +127,10 @@ impl SpecArgs {
             .hint("overlayfs takes 127 layers; 100 leave room to build upon the image"));
         }
         let roots = resolve_all(paths)?;
-        let spec = self.spec(store, &roots)?;
+        let spec = ImageSpec {
+            history,
+            ..self.spec(store, &roots)?
+        };
         let closure = store.closure(&roots)?;
         let planned =
             plan_image_in(store.store_dir(), closure, spec).map_err(|error| Failure::of(&error))?;
