@@ -130,9 +130,23 @@ pub(crate) fn quarantine(
     if changed == 0 {
         return Ok(false);
     }
+    let place = params![chunk.domain.0, chunk.id.0, found_by];
     connection
-        .prepare_cached("INSERT OR REPLACE INTO damage (domain, chunk, found_by) VALUES (?, ?, ?)")?
-        .execute(params![chunk.domain.0, chunk.id.0, found_by])?;
+        .prepare_cached(
+            "INSERT OR REPLACE INTO damage
+                 (domain, chunk, pack, \"offset\", frame_length, raw_length, checksum, found_by)
+             SELECT domain, id, pack, \"offset\", frame_length, raw_length, checksum, ?3
+             FROM chunks WHERE domain = ?1 AND id = ?2",
+        )?
+        .execute(place)?;
+    // A pack's sums are of what is valid in it.
+    connection
+        .prepare_cached(
+            "UPDATE packs SET (chunks, raw_bytes, frame_bytes) =
+                 (SELECT packs.chunks - 1, packs.raw_bytes - c.raw_length, packs.frame_bytes - c.frame_length
+                  FROM chunks AS c WHERE c.domain = ? AND c.id = ?) WHERE id = ?",
+        )?
+        .execute(params![chunk.domain.0, chunk.id.0, chunk.place.pack])?;
     super::chunks::condemn(connection)?;
     Ok(true)
 }
@@ -156,9 +170,7 @@ pub(crate) fn lost(
     id: ChunkId,
 ) -> Result<Option<(u64, u32)>, StoreError> {
     Ok(connection
-        .prepare_cached(
-            "SELECT checksum, frame_length FROM chunks WHERE domain = ? AND id = ? AND state = 3",
-        )?
+        .prepare_cached("SELECT checksum, frame_length FROM damage WHERE domain = ? AND chunk = ?")?
         .query_row(params![domain.0, id.0], |row| {
             Ok((row.get::<_, i64>(0)? as u64, row.get(1)?))
         })
@@ -236,7 +248,8 @@ pub(crate) fn tidy(connection: &Connection) -> Result<(), StoreError> {
     connection.execute_batch(
         "DELETE FROM broken_blobs WHERE NOT EXISTS (SELECT 1 FROM blobs WHERE id = blob);
          DELETE FROM damage WHERE NOT EXISTS (SELECT 1 FROM chunks
-             WHERE chunks.domain = damage.domain AND chunks.id = damage.chunk AND state = 3);",
+                 WHERE chunks.domain = damage.domain AND chunks.id = damage.chunk AND state = 3)
+             AND NOT EXISTS (SELECT 1 FROM broken_blobs WHERE broken_blobs.chunk = damage.chunk);",
     )?;
     Ok(())
 }
@@ -262,10 +275,8 @@ pub(crate) fn all(
 ) -> Result<Vec<DamagedChunk>, StoreError> {
     let (domain, chunk) = after.map_or((i64::MIN, [0; 32]), |(domain, chunk)| (domain.0, chunk.0));
     let mut statement = connection.prepare_cached(
-        "SELECT damage.domain, damage.chunk, chunks.pack, \"offset\", chunks.frame_length, chunks.raw_length,
-             found_by, found_at
-         FROM damage JOIN chunks ON chunks.domain = damage.domain AND chunks.id = damage.chunk
-         WHERE (damage.domain, damage.chunk) > (?, ?) AND state = 3 ORDER BY damage.domain, damage.chunk LIMIT ?",
+        "SELECT domain, chunk, pack, \"offset\", frame_length, raw_length, found_by, found_at FROM damage
+         WHERE (domain, chunk) > (?, ?) ORDER BY domain, chunk LIMIT ?",
     )?;
     let rows = statement.query_map(params![domain, chunk, limit as i64], |row| {
         Ok(DamagedChunk {
