@@ -4,5 +4,6 @@ pub mod damage;
 pub mod rigs;
 pub mod server;
 pub mod shared_store;
+pub mod soak;
 
 pub use server::TestServer;

@@ -25,6 +25,7 @@ mod pull_chunks;
 mod registry_clients;
 mod retention;
 mod secrets;
+mod soak;
 mod storage;
 mod tls;
 

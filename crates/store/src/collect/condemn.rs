@@ -5,6 +5,7 @@ use super::{CollectionStep, Collector, Outcome};
 use crate::db::collection::condemn;
 use crate::db::collection::mark::{self, ValidChunk};
 use crate::db::{Durability, lock};
+use crate::failpoint::{Point, reach};
 use crate::types::DomainId;
 use firn_chunks::ChunkId;
 use std::sync::{Arc, Mutex};
@@ -19,6 +20,7 @@ impl Collector<'_> {
     /// Condemns every chunk that nothing needs.
     pub(super) fn condemn_unmarked(&mut self) -> Outcome<()> {
         let marks = Arc::new(Mutex::new(self.mark(&Scope::All)?));
+        reach(Point::ChunksMarked)?;
         let mut after = None;
         loop {
             let (dead, last) = self.scan(&lock(&marks), after)?;
@@ -82,7 +84,7 @@ impl Collector<'_> {
                 lock(marks).seen = seen;
                 self.report.chunks_condemned += chunks;
                 self.report.bytes_condemned += bytes;
-                return Ok(());
+                return Ok(reach(Point::ChunksCondemned)?);
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::StoreError;
 use crate::db::Durability;
 use crate::db::collection::condemn::{self, Moved};
 use crate::db::collection::packs::{self, PackUse};
+use crate::failpoint::{Point, reach};
 use crate::packs::OpenPack;
 use crate::read::Extent;
 use crate::types::DomainId;
@@ -124,7 +125,8 @@ impl Collector<'_> {
         });
         let copied = open
             .append(parts)
-            .and_then(|placed| open.file.sync().map(|()| placed));
+            .and_then(|placed| open.file.sync().map(|()| placed))
+            .and_then(|placed| reach(Point::FramesCopied).map(|()| placed));
         match copied {
             Ok(placed) => Ok(Moved {
                 domain: pack.domain,
@@ -151,6 +153,7 @@ impl Collector<'_> {
         let committed = self.inner.db.write(Durability::Ordered, move |connection| {
             condemn::relocate(connection, &moved)
         });
+        let committed = committed.and_then(|_| reach(Point::FramesMoved));
         if let Err(error) = committed {
             // It may have reached the database all the same: nothing is cut off, and nothing more is appended.
             target.open = None;
