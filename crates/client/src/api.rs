@@ -7,13 +7,15 @@ use crate::{
 };
 use firn_formats::{
     admin::{
-        CacheConfigure, CacheCreate, CacheView, CheckEvent, CheckRequest, CheckView, DamagedView,
-        Evict, EvictReport, EvictionView, Healed, RootPin, RootView, StatsView, StatusAnswer,
-        StatusQuery, TokenCreate, TokenCreated, TokenView, WhoAmI,
+        CacheConfigure, CacheCreate, CacheView, CheckEvent, CheckRequest, CheckView,
+        CollectionRequest, CollectionView, DamagedView, Evict, EvictReport, EvictionView, Healed,
+        ImageView, RootPin, RootView, Rotate, StatsView, StatusAnswer, StatusQuery, TokenCreate,
+        TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
     },
     push::{Begin, Begun, FramesAccepted, Proposal, ProposalAnswer, Publish, Published},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
 use std::io::{BufRead as _, BufReader};
 use ureq::http::Method;
 
@@ -21,12 +23,22 @@ const JSON: &str = "application/json";
 const BINARY: &str = "application/octet-stream";
 
 /// A Firn server and the rights we have there.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Server {
     http: Http,
     url: ServerUrl,
     token: Option<String>,
     authorization: Option<String>,
+}
+
+// By hand: the token is never shown.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.url.as_str();
+        f.debug_struct("Server")
+            .field("url", &url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Server {
@@ -151,6 +163,17 @@ impl Server {
         ))
     }
 
+    /// Gives a cache a new signing key.
+    pub fn key_rotate(&self, cache: &str, rotate: Rotate) -> Result<CacheView> {
+        let path = format!("api/v1/keys/rotate?cache={}", encode_query(cache));
+        self.post(&path, &rotate)
+    }
+
+    /// Gives tokens a new signing key.
+    pub fn token_key_rotate(&self, rotate: Rotate) -> Result<TokenKeyRotated> {
+        self.post("api/v1/tokens/rotate", &rotate)
+    }
+
     /// Deletes a cache.
     pub fn cache_delete(&self, name: &str) -> Result<()> {
         self.delete(&format!("api/v1/caches/{name}"))
@@ -179,6 +202,20 @@ impl Server {
     /// Figures of the store.
     pub fn stats(&self) -> Result<StatsView> {
         self.get("api/v1/stats")
+    }
+
+    /// Takes away what nothing needs any more, or says what that would be. Waits for it.
+    pub fn collect(&self, request: &CollectionRequest) -> Result<CollectionView> {
+        self.post("api/v1/gc", request)
+    }
+
+    /// The images of a cache, or one of them (`NAME:TAG`) with its layers.
+    pub fn images(&self, cache: &str, image: Option<&str>) -> Result<Vec<ImageView>> {
+        let mut path = format!("api/v1/images?cache={}", encode_query(cache));
+        if let Some(image) = image {
+            path.push_str(&format!("&image={}", encode_query(image)));
+        }
+        self.get(&path)
     }
 
     /// Checks the store; `told` hears of (bytes done, bytes in all).

@@ -10,7 +10,7 @@ pub enum Ranged {
     Whole,
     /// First byte and length.
     Part(u64, u64),
-    /// A range outside the bytes.
+    /// A range outside the bytes, or one that ends before it begins.
     Unsatisfiable,
 }
 
@@ -36,6 +36,7 @@ pub fn range(header: Option<&str>, length: u64) -> Ranged {
         (Some(first), Some(last)) if last >= first => {
             Ranged::Part(first, last.min(length - 1) - first + 1)
         }
+        (Some(_), Some(_)) => Ranged::Unsatisfiable,
         (Some(first), None) if last.trim().is_empty() => Ranged::Part(first, length - first),
         (None, Some(0)) if first.trim().is_empty() => Ranged::Unsatisfiable,
         (None, Some(_)) if first.trim().is_empty() && length == 0 => Ranged::Unsatisfiable,
@@ -124,7 +125,7 @@ mod tests {
             ("bytes=10-", 10, Ranged::Unsatisfiable),
             ("bytes=10-12", 10, Ranged::Unsatisfiable),
             ("bytes=0-", 0, Ranged::Unsatisfiable),
-            ("bytes=5-2", 10, Ranged::Whole),
+            ("bytes=5-2", 10, Ranged::Unsatisfiable),
             ("bytes=a-b", 10, Ranged::Whole),
             ("bytes=0-1,3-4", 10, Ranged::Whole),
             ("bytes=+1-2", 10, Ranged::Whole),

@@ -2,6 +2,7 @@
 
 use crate::body::Body;
 use crate::config::Config;
+use crate::keeper::Keeper;
 use crate::metrics::{Door, Metrics};
 use crate::upload::BodyReader;
 use crate::{api, nix, operations, registry, upload};
@@ -31,6 +32,7 @@ pub(crate) struct App {
     pub(crate) services: Services,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
+    pub(crate) keeper: Keeper,
     pub(crate) frame_bodies: Arc<Semaphore>,
     pub(crate) frame_workers: Semaphore,
     pub(crate) uploads: Semaphore,
@@ -91,6 +93,7 @@ impl App {
             services,
             config,
             metrics: Metrics::new(),
+            keeper: Keeper::new(),
             frame_bodies: Arc::new(Semaphore::new(FRAME_BODIES_KIB)),
             frame_workers: Semaphore::new(FRAME_WORKERS),
             uploads: Semaphore::new(UPLOADS_MAX),

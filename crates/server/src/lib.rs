@@ -9,6 +9,7 @@ mod auth;
 mod body;
 mod check;
 pub mod config;
+mod keeper;
 mod listen;
 pub mod logging;
 pub mod loopback;

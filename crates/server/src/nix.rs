@@ -273,8 +273,8 @@ fn narinfo(app: &App, cache: &Cache, hash: &HashText, pushing: bool) -> Outcome 
 
 /// GET or HEAD: opening proves that all of it can be had, before the status line says so.
 fn nar(app: &App, cache: &Cache, file: &str, range: Option<&str>, pushing: bool) -> Outcome {
-    if pushing {
-        app.services.nix_cache.renew_nar(cache, file)?;
+    if pushing && !app.services.nix_cache.renew_nar(cache, file)? {
+        return Ok(not_found());
     }
     let Some(source) = app.services.nix_cache.nar(cache, file)? else {
         return Ok(not_found());

@@ -52,7 +52,7 @@ pub enum ServiceError {
         #[source]
         source: std::io::Error,
     },
-    #[error("the secret file {path} is malformed: {what}")]
+    #[error("the secret file {path} cannot be used: {what}")]
     SecretContent { path: PathBuf, what: String },
     #[error("the system gives no random bytes")]
     Random(#[source] getrandom::Error),

@@ -86,6 +86,7 @@ impl Services {
         if let Err(error) = self.retention.flush() {
             tracing::warn!(error = error.chain(), "noting what was used");
         }
+        self.access.retire_keys();
         self.push.sweep();
         self.registry.sweep();
         self.nix_cache.sweep();

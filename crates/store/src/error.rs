@@ -46,6 +46,9 @@ pub enum StoreError {
     WrongList(String),
     #[error("stored bytes are damaged: {0}")]
     Damaged(String),
+    /// What was read there lies elsewhere now, or is gone: whoever meets this looks again.
+    #[error("pack {0} was collected meanwhile")]
+    Collected(i64),
     #[error("the stream is malformed")]
     Format(#[from] firn_chunks::chunker::FormatError),
     #[error("reading the upload failed")]
@@ -105,6 +108,7 @@ impl StoreError {
             Self::NoSuchCache(name) => Self::NoSuchCache(name.clone()),
             Self::WrongList(what) => Self::WrongList(what.clone()),
             Self::Damaged(what) => Self::Damaged(what.clone()),
+            Self::Collected(pack) => Self::Collected(*pack),
             Self::Format(source) => Self::Format(source.clone()),
             Self::Upload(source) => Self::Upload(copy(source)),
             Self::Backend {

@@ -14,7 +14,7 @@ pub(crate) use batch::BatchPool;
 use crate::db::{Durability, chunks};
 use crate::store::Inner;
 use crate::types::{BlobInfo, Session};
-use crate::verifier::{BlobVerifier, Hashes, hash_stored};
+use crate::verifier::{BlobVerifier, Hashes, Held};
 use crate::{StoreError, codec};
 use batch::{BATCH_BYTES, Batch};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -375,7 +375,7 @@ fn store(
             held.is_none_or(|held| held.checksum == frame.record().checksum)
         };
         if let Some(frame) = frame.filter(same) {
-            hash_run(inner, &mut run, stored)?;
+            hash_run(inner, session, &mut run, stored)?;
             stored
                 .hashes
                 .add_frame(frame.frame(), frame.record().checksum);
@@ -383,7 +383,7 @@ fn store(
             run.extend(held);
         }
     }
-    hash_run(inner, &mut run, stored)?;
+    hash_run(inner, session, &mut run, stored)?;
     if let Some(watch) = watch {
         watch(&encoded.chunks)?;
     }
@@ -415,10 +415,16 @@ fn locate(
 
 fn hash_run(
     inner: &Inner,
+    session: &Session,
     run: &mut Vec<chunks::Located>,
     stored: &mut Stored,
 ) -> Result<(), StoreError> {
-    hash_stored(&inner.source, run, |frame, located| {
+    let held = Held {
+        db: &inner.db,
+        source: &inner.source,
+        domain: session.domain,
+    };
+    held.hash(run, |frame, located| {
         stored.hashes.add_frame(frame, located.checksum);
         Ok(())
     })?;

@@ -93,6 +93,18 @@ pub(crate) fn segment_key(at: i64, random: &str) -> String {
     format!("{SEGMENTS}/{at:016x}-{random}.seg")
 }
 
+/// The time in a segment's name.
+pub(crate) fn segment_time(key: &str) -> Option<i64> {
+    let name = key.rsplit_once('/')?.1;
+    i64::from_str_radix(name.get(..16)?, 16).ok()
+}
+
+/// What would be the number in a segment's name, if it is the part of a compaction.
+pub(crate) fn segment_number(key: &str) -> Option<u16> {
+    let name = key.rsplit_once('/')?.1;
+    u16::from_str_radix(name.get(17..21)?, 16).ok()
+}
+
 /// Percent-encodes everything but lower-case letters, digits, `_` and `-`.
 fn encode_name(name: &str) -> String {
     name.bytes()

@@ -15,6 +15,7 @@
 //! | `shared` | a store without a server: in a folder, a bucket or a registry |
 //! | `backup`, `replica` | a copy of a folder that is being served, and frames out of one |
 //! | `check` | structure and data |
+//! | `collect` | what nothing needs any more goes, while everybody works |
 //! | `quarantine` | damaged frames: out of the readers' way, and whole again |
 //! | `retention` | what retention reads, and the transaction in which it takes entries away |
 //! | `segments`, `rebuild` | the index beside the database, and the database from the index |
@@ -23,6 +24,7 @@
 mod backup;
 mod check;
 mod codec;
+mod collect;
 mod db;
 mod entry_cache;
 mod error;
@@ -48,6 +50,7 @@ mod verifier;
 
 pub use backup::BackupReport;
 pub use check::{CheckReport, DataOptions, DataProgress, Explain, Finding, FindingKind, Meaning};
+pub use collect::{CollectionOptions, CollectionReport, CollectionStep};
 pub use error::StoreError;
 pub use ingest::Ingest;
 pub use read::BlobReader;
@@ -205,23 +208,34 @@ impl Store {
             .snapshot(|connection| entries::usage(connection, cache))
     }
 
-    /// Renews the leases of the blobs of these entries ("present" was answered: rule 5).
-    pub fn renew(&self, cache: CacheId, kind: EntryKind, keys: &[&str]) -> Result<(), StoreError> {
+    /// Which of these entries are here, to be told to a pusher: their leases and those of their blobs are renewed
+    /// (rule 5).
+    pub fn renew(
+        &self,
+        cache: CacheId,
+        kind: EntryKind,
+        keys: &[&str],
+    ) -> Result<Vec<bool>, StoreError> {
         let lease = self.inner.options.lease;
         let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
         // Leases that last for a good while yet are left alone: the common case writes nothing.
-        let due = self.inner.db.snapshot(|connection| {
-            entries::lease_ends_soon(connection, cache, kind, &keys, lease / 2)
+        let (due, present) = self.inner.db.snapshot(|connection| {
+            let due = entries::lease_ends_soon(connection, cache, kind, &keys, lease / 2)?;
+            Ok((due, entries::present(connection, cache, kind, &keys)?))
         })?;
         if !due {
-            return Ok(());
+            return Ok(present);
         }
-        self.inner
+        let present = self
+            .inner
             .db
             .write(Durability::Ordered, move |connection| {
-                entries::renew(connection, cache, kind, &keys, lease)
+                entries::renew(connection, cache, kind, &keys, lease)?;
+                // One that a collector took between the two is not here.
+                entries::present(connection, cache, kind, &keys)
             })?;
-        reach(Point::LeasesRenewed)
+        reach(Point::LeasesRenewed)?;
+        Ok(present)
     }
 
     /// Opens a session for a cache.
@@ -250,7 +264,8 @@ impl Store {
             .write(Durability::Ordered, move |connection| {
                 sessions::close(connection, &id)
             })?;
-        reach(Point::SessionClosed)
+        reach(Point::SessionClosed)?;
+        self.inner.reap_sessions().map(|_| ())
     }
 
     /// Pins those of `ids` that are valid in the session's domain; true where missing.
@@ -318,15 +333,6 @@ impl Store {
     /// Goes on with an upload where it is durable; `SessionGone` if there is none.
     pub fn upload_resume(&self, id: &str, limits: UploadLimits) -> Result<Upload, StoreError> {
         Upload::resume(&self.inner, id, limits)
-    }
-
-    /// Ends the sessions whose time has gone, and the uploads among them; says how many.
-    pub fn sessions_reap(&self) -> Result<usize, StoreError> {
-        let due = self.inner.db.read(sessions::any_expired)?;
-        match due {
-            true => self.inner.db.write(Durability::Ordered, sessions::reap),
-            false => Ok(0),
-        }
     }
 
     /// Makes (streaming) and remembers the deterministic gzip of a blob.
@@ -452,6 +458,25 @@ impl Store {
     /// Waits until what readers met of damage is in quarantine, and blobs that wait for it are made anew.
     pub fn settle(&self) {
         self.inner.quarantine.settle();
+    }
+
+    /// What [`Store::collect`] would do now; changes nothing. `go_on` is asked before each step.
+    pub fn plan_collection(
+        &self,
+        options: &CollectionOptions,
+        go_on: &dyn Fn(CollectionStep) -> bool,
+    ) -> Result<CollectionReport, StoreError> {
+        collect::plan(&self.inner, options, go_on)
+    }
+
+    /// Takes away what nothing needs any more, while others read and write. `go_on` is asked before each step;
+    /// once it says no, the collection ends there, and the next one goes on. A second one waits for the first.
+    pub fn collect(
+        &self,
+        options: &CollectionOptions,
+        go_on: &dyn Fn(CollectionStep) -> bool,
+    ) -> Result<CollectionReport, StoreError> {
+        collect::collect(&self.inner, options, go_on)
     }
 
     /// Figures for metrics and `firn stats`.

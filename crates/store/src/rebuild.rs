@@ -5,9 +5,11 @@
 //! The new database is built beside the old and takes its place when it is whole.
 
 use crate::db::blobs::NewBlob;
-use crate::db::{self, blobs, caches, chunks};
+use crate::db::{self, blobs, caches, chunks, now_ms};
 use crate::failpoint::{Point, reach};
 use crate::files::{Folder, ReadFile};
+use crate::segments::compact;
+use crate::types::EntryKind;
 use crate::types::{DomainId, Options, RebuildReport};
 use crate::{StoreError, layout};
 use firn_chunks::pack::{self, Placed};
@@ -45,14 +47,15 @@ pub(crate) fn rebuild(options: &Options) -> Result<RebuildReport, StoreError> {
     let mut report = RebuildReport::default();
     let transaction = connection.transaction()?;
     let mut sequence = 0;
+    let covered = compact::covers(&folder)?;
     for key in folder.list(layout::SEGMENTS)? {
-        if key.ends_with(".seg") {
+        if key.ends_with(".seg") && !covered.contains(&key) {
             sequence = sequence.max(read_segment(&folder, &transaction, &key, &mut report)?);
         }
     }
     read_packs(&folder, &transaction, &mut report)?;
     drop_incomplete_blobs(&transaction, &mut report, options.lease)?;
-    place_entries(&transaction, &mut report)?;
+    place_entries(&transaction, &mut report, options.lease)?;
     grow_sequence(&transaction, sequence)?;
     transaction.commit()?;
     connection
@@ -188,14 +191,8 @@ fn apply_blob(connection: &Connection, record: &BlobRecord) -> Result<(), StoreE
         zstd_length: record.zstd_length,
     };
     let blob = blobs::put(connection, &new, Duration::ZERO)?;
-    // A later record tells of frames that took the place of damaged ones.
-    if (blob.zstd_sha256, blob.zstd_length) != (new.zstd_sha256, new.zstd_length) {
-        connection.execute(
-            "UPDATE blobs SET zstd_sha256 = ?, zstd_length = ? WHERE id = ?",
-            params![new.zstd_sha256.0, db::signed(new.zstd_length), blob.id.0],
-        )?;
-    }
-    Ok(())
+    // One that was collected and came again may have other frames.
+    blobs::set_zstd(connection, blob.id, new.zstd_sha256, new.zstd_length)
 }
 
 fn stage_entry(connection: &Connection, record: &Record) -> Result<(), StoreError> {
@@ -231,6 +228,11 @@ fn stage_entry(connection: &Connection, record: &Record) -> Result<(), StoreErro
     Ok(())
 }
 
+/// Forgets chunks that do not lie in a pack that is here.
+const FORGET_UNHELD: &str =
+    "DELETE FROM chunks WHERE NOT EXISTS (SELECT 1 FROM pack_files WHERE pack_files.pack = chunks.pack
+        AND \"offset\" + frame_length <= length);";
+
 /// Looks at every pack file: forgets frames that are not in it, adds those that no segment told of.
 fn read_packs(
     folder: &Folder,
@@ -240,6 +242,7 @@ fn read_packs(
     connection.execute_batch(
         "CREATE TEMP TABLE pack_files (pack INTEGER PRIMARY KEY, length INTEGER NOT NULL) STRICT;",
     )?;
+    let mut packs = Vec::new();
     for key in folder.list(layout::PACKS)? {
         let Some((domain, name)) = layout::parse_pack_key(&key) else {
             tracing::warn!(file = %key, "not a pack");
@@ -250,11 +253,24 @@ fn read_packs(
         };
         let domain = caches::domain(connection, &domain)?;
         let pack = pack_row(connection, domain, &name)?;
+        connection.execute(
+            "INSERT INTO pack_files VALUES (?, ?)",
+            params![pack, db::signed(file.length()?)],
+        )?;
+        packs.push((key, domain, pack));
+    }
+    // First of all what lies in no pack is forgotten: a chunk may have been copied to another one, of which no
+    // segment has told yet.
+    connection.execute_batch(FORGET_UNHELD)?;
+    for (key, domain, pack) in packs {
+        let Some(file) = folder.open_read(&key)? else {
+            continue;
+        };
         let found = read_pack(&file, &key, report)?;
         report.packs += 1;
         connection.execute(
-            "INSERT INTO pack_files VALUES (?, ?)",
-            params![pack, db::signed(found.durable_length)],
+            "UPDATE pack_files SET length = ? WHERE pack = ?",
+            params![db::signed(found.durable_length), pack],
         )?;
         for placed in &found.frames {
             chunks::insert_one(connection, domain, pack, placed)?;
@@ -268,10 +284,9 @@ fn read_packs(
             ],
         )?;
     }
+    connection.execute_batch(FORGET_UNHELD)?;
     connection.execute_batch(
-        "DELETE FROM chunks WHERE NOT EXISTS (SELECT 1 FROM pack_files WHERE pack_files.pack = chunks.pack
-             AND \"offset\" + frame_length <= length);
-         DELETE FROM packs WHERE id NOT IN (SELECT pack FROM pack_files);
+        "DELETE FROM packs WHERE id NOT IN (SELECT pack FROM pack_files);
          UPDATE packs SET (chunks, raw_bytes, frame_bytes) = (SELECT count(*),
              coalesce(sum(raw_length), 0), coalesce(sum(frame_length), 0) FROM chunks WHERE pack = packs.id);",
     )?;
@@ -416,12 +431,17 @@ fn is_complete(connection: &Connection, id: crate::types::BlobId) -> Result<bool
 }
 
 /// Makes the staged entries visible whose blobs are all here.
-fn place_entries(connection: &Connection, report: &mut RebuildReport) -> Result<(), StoreError> {
+fn place_entries(
+    connection: &Connection,
+    report: &mut RebuildReport,
+    lease: Duration,
+) -> Result<(), StoreError> {
     let mut staged = connection.prepare(
         "SELECT caches.id, caches.domain, kind, key, value, blobs, sequence, at FROM staged
          JOIN caches ON caches.name = cache WHERE NOT deleted ORDER BY sequence",
     )?;
     let mut rows = staged.query([])?;
+    let kept_by_others = EntryKind::KEPT_BY_OTHERS.map(|kind| kind as u16);
     while let Some(row) = rows.next()? {
         let domain = DomainId(row.get(1)?);
         let lists: Vec<u8> = row.get(5)?;
@@ -440,8 +460,12 @@ fn place_entries(connection: &Connection, report: &mut RebuildReport) -> Result<
         let sequence: i64 = row.get(6)?;
         connection
             .prepare_cached(
-                "INSERT INTO entries (sequence, cache, kind, key, value, created_at)
-                 VALUES (?, ?, ?, ?, ?, ?)",
+                concat!(
+                    "INSERT INTO entries (sequence, cache, kind, key, value, created_at, lease_until_ms)
+                     VALUES (?, ?, ?, ?, ?, ?, ",
+                    now_ms!(),
+                    " + ?)"
+                ),
             )?
             .execute(params![
                 sequence,
@@ -449,7 +473,9 @@ fn place_entries(connection: &Connection, report: &mut RebuildReport) -> Result<
                 row.get::<_, i64>(2)?,
                 row.get::<_, String>(3)?,
                 row.get::<_, Vec<u8>>(4)?,
-                row.get::<_, i64>(7)?
+                row.get::<_, i64>(7)?,
+                // Segments do not tell of leases.
+                kept_by_others.contains(&row.get(2)?).then(|| db::millis(lease))
             ])?;
         for (position, blob) in ids.iter().enumerate() {
             connection

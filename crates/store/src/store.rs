@@ -20,6 +20,8 @@ use rayon::prelude::*;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
+/// How often a place is looked up again when a collector has emptied it meanwhile.
+pub(crate) const LOOKS_MAX: u32 = 16;
 /// Batches of all uploads in flight: each holds some 2 MiB of raw bytes.
 const BATCHES_MAX: usize = 8;
 
@@ -34,7 +36,9 @@ pub(crate) struct Inner {
     pub(crate) quarantine: Quarantine,
     pub(crate) batches: Arc<BatchPool>,
     pub(crate) folder: Arc<Folder>,
-    segments: SegmentWriter,
+    /// Held by the one collection under way.
+    pub(crate) collecting: Mutex<()>,
+    pub(crate) segments: SegmentWriter,
     closed: Mutex<bool>,
     _lock: LockFile,
 }
@@ -47,7 +51,7 @@ impl Inner {
         layout::clear_temporary(&folder)?;
         layout::check_database(&folder)?;
         let db = Arc::new(Database::open(&folder)?);
-        db.write(Durability::Synced, sessions::reap)?;
+        sessions::reap_all(&db)?;
         packs::recover(&db, &folder)?;
         let (suspects, told) = quarantine::channel();
         let source = FrameSource::new(db.clone(), folder.clone(), suspects.clone());
@@ -73,7 +77,8 @@ impl Inner {
             quarantine: Quarantine::start(ward, suspects, told)?,
             folder: folder.clone(),
             batches: BatchPool::new(BATCHES_MAX),
-            segments: SegmentWriter::start(db.clone(), folder, options.segment_interval)?,
+            segments: SegmentWriter::start(db.clone(), folder.clone(), options.segment_interval)?,
+            collecting: Mutex::new(()),
             closed: Mutex::new(false),
             source,
             db,
@@ -93,6 +98,11 @@ impl Inner {
         let written = self.segments.stop();
         self.db.stop();
         sealed.and(written)
+    }
+
+    /// Clears away sessions that have ended; gives their number.
+    pub(crate) fn reap_sessions(&self) -> Result<usize, StoreError> {
+        sessions::reap_all(&self.db)
     }
 
     /// Pins those of `ids` that are valid; true where missing.
@@ -249,12 +259,28 @@ impl Inner {
         representation: Representation,
         range: Option<(u64, u64)>,
     ) -> Result<BlobReader, StoreError> {
-        let mut layout = self.layouts.get(blob)?;
-        if representation == Representation::Gzip && layout.blob.gzip.is_none() {
+        if representation == Representation::Gzip && self.layouts.get(blob)?.blob.gzip.is_none() {
             self.make_gzip(blob)?;
-            layout = self.layouts.get(blob)?;
         }
-        BlobReader::open(&self.layouts, layout, representation, range)
+        self.open_reader(blob, representation, range)
+    }
+
+    /// Rule 9: every pack is open when this returns, and stays readable even if a collector deletes it after that.
+    fn open_reader(
+        &self,
+        blob: BlobId,
+        representation: Representation,
+        range: Option<(u64, u64)>,
+    ) -> Result<BlobReader, StoreError> {
+        let mut tries = LOOKS_MAX;
+        loop {
+            let layout = self.layouts.get(blob)?;
+            match BlobReader::open(&self.layouts, layout, representation, range) {
+                Err(StoreError::Collected(_)) if tries > 0 => self.layouts.forget(blob),
+                opened => return opened,
+            }
+            tries -= 1;
+        }
     }
 
     /// Lengths of a blob's frames.
@@ -269,11 +295,10 @@ impl Inner {
 
     /// Makes and remembers the gzip of a blob.
     pub(crate) fn make_gzip(&self, id: BlobId) -> Result<(Sha256, u64), StoreError> {
-        let layout = self.layouts.get(id)?;
-        if let Some(known) = layout.blob.gzip {
+        if let Some(known) = self.layouts.get(id)?.blob.gzip {
             return Ok(known);
         }
-        let mut reader = BlobReader::open(&self.layouts, layout, Representation::Identity, None)?;
+        let mut reader = self.open_reader(id, Representation::Identity, None)?;
         let mut maker = GzipMaker::new();
         let mut hasher = Sha256Hasher::new();
         let mut length = 0;

@@ -76,6 +76,8 @@ pub enum EntryKind {
     PackMark = 17,
     /// What a name pins for good, by that name.
     Root = 18,
+    /// A store path that a collector found in nobody's use, by its cache and hash part; in a store without a server.
+    PathMark = 20,
 }
 
 impl EntryKind {
@@ -99,6 +101,7 @@ impl EntryKind {
         Self::CiKey,
         Self::PackMark,
         Self::Root,
+        Self::PathMark,
     ];
 
     /// The kind of a number of the format, if this program knows it.
@@ -108,6 +111,12 @@ impl EntryKind {
             .copied()
             .find(|kind| *kind as u16 == number)
     }
+}
+
+impl EntryKind {
+    /// Kinds whose entries last only as long as another that lasts names their blob: a manifest that of a layer,
+    /// a narinfo that of a NAR.
+    pub(crate) const KEPT_BY_OTHERS: [Self; 3] = [Self::NarAlias, Self::Layer, Self::RegistryBlob];
 }
 
 /// An entry that is visible.

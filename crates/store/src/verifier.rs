@@ -7,6 +7,7 @@ use crate::db::blobs::NewBlob;
 use crate::db::chunks::{self, Located};
 use crate::db::damage;
 use crate::read::{Extent, FrameSource};
+use crate::store::LOOKS_MAX;
 use crate::types::{DomainId, Session};
 use firn_chunks::{ChunkId, ChunkList, VerifiedFrame};
 use firn_formats::Sha256;
@@ -193,7 +194,12 @@ impl BlobVerifier {
             }
             Ok(located)
         })?;
-        hash_stored(&self.source, &located, |frame, located| {
+        let held = Held {
+            db: &self.db,
+            source: &self.source,
+            domain: self.domain,
+        };
+        held.hash(&located, |frame, located| {
             codec::decode(frame, located.raw_length, |raw| {
                 self.hashes.add(raw, frame, located.checksum);
             })
@@ -268,37 +274,74 @@ fn check_length(id: &ChunkId, declared: u32, actual: usize) -> Result<(), StoreE
     )))
 }
 
-/// Reads stored frames in pieces and hands each to `take`.
-pub(crate) fn hash_stored(
-    source: &FrameSource,
-    located: &[Located],
-    mut take: impl FnMut(&[u8], &Located) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    FRAMES.with_borrow_mut(|buffer| {
-        let mut rest = located;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let count = rest
-                .iter()
-                .take_while(|located| {
-                    bytes += located.frame_length as usize;
-                    bytes <= READ_BYTES_MAX
-                })
-                .count()
-                .max(1);
-            let (batch, after) = rest.split_at(count);
-            let extents: Vec<Extent> = batch.iter().map(extent).collect();
-            source.read(&extents, buffer)?;
-            let mut frames = buffer.as_slice();
-            for located in batch {
-                let (frame, following) = frames.split_at(located.frame_length as usize);
-                take(frame, located)?;
-                frames = following;
+/// A domain's frames in the packs.
+#[derive(Clone, Copy)]
+pub(crate) struct Held<'a> {
+    pub(crate) db: &'a Database,
+    pub(crate) source: &'a FrameSource,
+    pub(crate) domain: DomainId,
+}
+
+impl Held<'_> {
+    /// Reads stored frames in pieces and hands each to `take`.
+    pub(crate) fn hash(
+        self,
+        located: &[Located],
+        mut take: impl FnMut(&[u8], &Located) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        FRAMES.with_borrow_mut(|buffer| {
+            let mut rest = located;
+            while !rest.is_empty() {
+                let mut bytes = 0;
+                let count = rest
+                    .iter()
+                    .take_while(|located| {
+                        bytes += located.frame_length as usize;
+                        bytes <= READ_BYTES_MAX
+                    })
+                    .count()
+                    .max(1);
+                let (batch, after) = rest.split_at(count);
+                let read = self.read(batch, buffer)?;
+                let mut frames = buffer.as_slice();
+                for located in read.as_deref().unwrap_or(batch) {
+                    let (frame, following) = frames.split_at(located.frame_length as usize);
+                    take(frame, located)?;
+                    frames = following;
+                }
+                rest = after;
             }
-            rest = after;
+            Ok(())
+        })
+    }
+
+    /// Reads frames where they lie; where they lie now, if a collector has moved them meanwhile.
+    fn read(
+        self,
+        batch: &[Located],
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<Vec<Located>>, StoreError> {
+        let mut moved: Option<Vec<Located>> = None;
+        for _ in 0..LOOKS_MAX {
+            let places = moved.as_deref().unwrap_or(batch);
+            let extents: Vec<Extent> = places.iter().map(extent).collect();
+            match self.source.read(&extents, buffer) {
+                Err(StoreError::Collected(_)) => {}
+                read => return read.map(|()| moved),
+            }
+            let ids = batch.iter().map(|located| located.id);
+            let found = self
+                .db
+                .snapshot(|connection| chunks::locate(connection, self.domain, ids))?;
+            let all: Option<Vec<Located>> = found.into_iter().collect();
+            // A session that has ended holds nothing.
+            let ids = batch.iter().map(|located| located.id).collect();
+            moved = Some(all.ok_or(StoreError::MissingChunks(ids))?);
         }
-        Ok(())
-    })
+        Err(StoreError::Damaged(
+            "frames never stay where they are".into(),
+        ))
+    }
 }
 
 fn extent(located: &Located) -> Extent {

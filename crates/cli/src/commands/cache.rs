@@ -6,10 +6,11 @@ use crate::{
     context::Global,
     failure::Outcome,
     output::{show, table},
-    units::{ago, bytes, duration, parse_limit_bytes, parse_limit_time},
+    units::{ago, bytes, duration, parse_duration, parse_limit_bytes, parse_limit_time},
 };
 use clap::Subcommand;
-use firn_formats::admin::{CacheConfigure, CacheCreate, CacheView};
+use firn_formats::admin::{CacheConfigure, CacheCreate, CacheView, Rotate};
+use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -34,6 +35,9 @@ pub(crate) enum Command {
     },
     /// Take away now what a cache's limits do not let stay
     Evict(keep::EvictArgs),
+    /// Manage the keys that sign what a cache serves
+    #[command(subcommand)]
+    Key(Key),
     /// List what was taken away, when and why
     Evictions {
         /// How many, the newest first
@@ -69,6 +73,18 @@ pub(crate) struct Create {
     upstream_keys: Vec<String>,
     #[command(flatten)]
     limits: Limits,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Sign with a new key; the old one signs beside it for a while
+    Rotate {
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// How long both sign, so that clients have time to learn the new key
+        #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_duration)]
+        overlap: Duration,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -116,6 +132,12 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
             let view = server.cache_configure(&configure.name, &change)?;
             show(global.json, &view, text)
         }
+        Command::Key(Key::Rotate { name, overlap }) => {
+            let rotate = Rotate {
+                overlap_seconds: overlap.as_secs(),
+            };
+            show(global.json, &server.key_rotate(&name, rotate)?, rotated)
+        }
         Command::Pin(pin) => keep::pin(global, &server, &pin),
         Command::Unpin { name } => keep::unpin(global, &server, &name),
         Command::Evict(args) => keep::evict(global, &server, &args),
@@ -129,6 +151,14 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
             })
         }
     }
+}
+
+fn rotated(view: &CacheView) -> String {
+    let keys = view.public_keys.join("\n");
+    format!(
+        "{keys}\nthe last line is the new key; `firn use {}` makes Nix trust what signs now",
+        view.name
+    )
 }
 
 fn access(view: &CacheView) -> &'static str {

@@ -6,6 +6,7 @@ use firn_testkit::rigs::machine::Machine;
 use firn_testkit::rigs::proxy::Proxy;
 use firn_testkit::rigs::serve::Server;
 use serde_json::Value;
+use std::process::Command;
 
 const FIRN: &str = env!("CARGO_BIN_EXE_firn");
 
@@ -56,7 +57,11 @@ impl Team {
     /// Fetches a version through an agent that has seen nothing; gives what it counted.
     fn through_agent(&self, desk: &Machine, server: &str, root: &str) -> Value {
         let log = desk.path("temp").join("agent.log");
-        let agent = Agent::start(&desk.command(FIRN, &[]), &log, &["--server", server]);
+        let agent = Agent::start(
+            &untimed(&desk.command(FIRN, &[])),
+            &log,
+            &["--server", server],
+        );
         let realise = [
             "--realise",
             root,
@@ -72,6 +77,20 @@ impl Team {
             .ok();
         agent.stop()
     }
+}
+
+/// Without the limit of time that a step has: it would be the one to be ended, and the agent would outlive it.
+fn untimed(step: &Command) -> Command {
+    let mut arguments = step.get_args().skip(2);
+    let mut command = Command::new(arguments.next().unwrap());
+    command.args(arguments);
+    for (name, value) in step.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
 }
 
 #[track_caller]

@@ -25,12 +25,21 @@ pub struct Passed {
 }
 
 /// A binary cache of any make.
-#[derive(Debug)]
 pub struct BinaryCache {
     http: Http,
     url: ServerUrl,
     token: Option<String>,
     authorization: Option<String>,
+}
+
+// By hand: the token is never shown.
+impl std::fmt::Debug for BinaryCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let url = self.url.as_str();
+        f.debug_struct("BinaryCache")
+            .field("url", &url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl BinaryCache {

@@ -8,7 +8,9 @@ pub mod registry;
 pub use check::check_storage;
 pub use firn_store::{
     EntryKind,
-    shared::{Expire, GcOptions, GcPlan, GcReport, PackFile, SharedStore},
+    shared::{
+        Expire, ExpirePaths, ExpiredEntry, GcOptions, GcPlan, GcReport, PackFile, SharedStore,
+    },
 };
 pub use location::{StorageLocation, open_storage, open_storage_with_cache};
 pub(crate) use location::{shared_options, signing_key, trusted_keys};

@@ -1,16 +1,20 @@
 //! Caches, tokens, status, figures.
 
+use super::retention::InCache;
 use super::{Fault, json, who, work};
 use crate::app::App;
+use crate::keeper;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use firn_formats::admin::{
-    CacheConfigure, CacheCreate, CacheView, PathStatus, Right, StatsView, StatusAnswer,
-    StatusQuery, TokenCreate, TokenCreated, TokenView, WhoAmI,
+    CacheConfigure, CacheCreate, CacheView, CollectionRequest, CollectionView, ImageView,
+    PathStatus, Right, Rotate, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated,
+    TokenKeyRotated, TokenView, WhoAmI,
 };
 use firn_formats::nix::NarInfo;
 use firn_formats::push::{ApiErrorCode, PATHS_PER_REQUEST_MAX};
+use firn_services::access::token::rfc3339;
 use firn_services::{Cache, Identity, Refusal, ServiceError};
 use firn_store::EntryKind;
 use http::{HeaderMap, StatusCode};
@@ -164,6 +168,43 @@ pub(super) async fn token_revoke(
     Ok(StatusCode::NO_CONTENT)
 }
 
+pub(super) async fn key_rotate(
+    State(app): State<Arc<App>>,
+    Query(query): Query<InCache>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<CacheView>, Fault> {
+    let who = who(&app, &headers);
+    let access = &app.services.access;
+    let cache = access.authorize(&who, &query.cache, Right::Admin)?;
+    let request: Rotate = json(&app, body).await?;
+    let view = work(&app, move |app| {
+        let access = &app.services.access;
+        let cache = access.rotate_key(&cache, request.overlap_seconds)?;
+        access.cache_view(&cache)
+    })
+    .await?;
+    Ok(Json(view))
+}
+
+pub(super) async fn token_key_rotate(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<TokenKeyRotated>, Fault> {
+    // The key is everybody's.
+    covers(&who(&app, &headers), &["*".to_owned()], Right::Admin)?;
+    let request: Rotate = json(&app, body).await?;
+    let until = work(&app, move |app| {
+        let access = &app.services.access;
+        access.rotate_token_key(request.overlap_seconds)
+    })
+    .await?;
+    Ok(Json(TokenKeyRotated {
+        old_tokens_until: rfc3339(until).unwrap_or_default(),
+    }))
+}
+
 pub(super) async fn status(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
@@ -209,6 +250,39 @@ fn path_status(app: &App, cache: &Cache, query: StatusQuery) -> Result<StatusAns
         answer.present.insert(path, status);
     }
     Ok(answer)
+}
+
+pub(super) async fn gc(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<CollectionView>, Fault> {
+    // It is about all caches at once.
+    covers(&who(&app, &headers), &["*".to_owned()], Right::Admin)?;
+    let request: CollectionRequest = json(&app, body).await?;
+    let view = work(&app, move |app| keeper::collect_asked(app, &request)).await?;
+    Ok(Json(view))
+}
+
+/// Which images are asked for.
+#[derive(serde::Deserialize)]
+pub(super) struct ImagesQuery {
+    cache: String,
+    image: Option<String>,
+}
+
+pub(super) async fn images(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Query(query): Query<ImagesQuery>,
+) -> Result<Json<Vec<ImageView>>, Fault> {
+    let who = who(&app, &headers);
+    let access = &app.services.access;
+    let cache = access.authorize(&who, &query.cache, Right::Pull)?;
+    let found = work(&app, move |app| {
+        app.services.registry.images(&cache, query.image.as_deref())
+    });
+    Ok(Json(found.await?))
 }
 
 pub(super) async fn stats(

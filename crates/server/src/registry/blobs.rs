@@ -17,7 +17,7 @@ pub(super) async fn get(call: &Call, digest: &str) -> Answer {
     let digest = Call::digest(digest)?;
     // A HEAD by one who may push asks whether to upload; "here" is then a promise (rule 5).
     let pusher = (call.method == Method::HEAD)
-        .then(|| call.repository(Right::Push).ok())
+        .then(|| call.repository(Right::Create).ok())
         .flatten();
     let pushing = pusher.is_some();
     let repository = match pusher {
@@ -29,8 +29,9 @@ pub(super) async fn get(call: &Call, digest: &str) -> Answer {
     let mut response = call
         .work(move |app| {
             let registry = &app.services.registry;
-            if pushing {
-                registry.renew_blob(&repository.cache, &digest)?;
+            if pushing && !registry.renew_blob(&repository.cache, &digest)? {
+                let unknown = RegistryError::with(ErrorCode::BlobUnknown, digest.to_string());
+                return Err(unknown);
             }
             let found = registry.blob(&repository.cache, &digest)?;
             let part = match headers::range(range.as_deref(), found.length) {

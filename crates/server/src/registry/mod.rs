@@ -161,7 +161,7 @@ impl Call {
         let actions = match right {
             None => return challenge,
             Some(Right::Pull) => "pull",
-            Some(Right::Push) => "pull,push",
+            Some(Right::Create | Right::Push) => "pull,push",
             Some(Right::Delete | Right::Admin) => "delete",
         };
         challenge.push_str(&format!(",scope=\"repository:{}:{actions}\"", self.name));

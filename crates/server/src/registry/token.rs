@@ -66,9 +66,10 @@ fn granted(call: &Call, who: &Identity, scopes: &[String]) -> (Vec<String>, Vec<
         for action in actions.split(',') {
             let asked: &[Right] = match action {
                 "pull" => &[Right::Pull],
-                "push" => &[Right::Push],
+                // Who may only create gets that: clients know no such word.
+                "push" => &[Right::Create, Right::Push],
                 "delete" => &[Right::Delete],
-                "*" => &[Right::Pull, Right::Push, Right::Delete],
+                "*" => &[Right::Pull, Right::Create, Right::Push, Right::Delete],
                 _ => &[],
             };
             let Identity::Token(claims) = who else {

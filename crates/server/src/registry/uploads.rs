@@ -16,7 +16,7 @@ const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// POST: a mount, a whole blob, or the beginning of an upload.
 pub(super) async fn begin(call: &Call, body: Incoming) -> Answer {
-    let repository = call.repository(Right::Push)?;
+    let repository = call.repository(Right::Create)?;
     if let Some(mount) = call.parameter("mount") {
         let digest = Call::digest(mount)?;
         if mounted(call, &repository, &digest).await? {
@@ -76,7 +76,7 @@ async fn permit(call: &Call) -> Result<SemaphorePermit<'_>, Failure> {
 
 /// Everything below an upload's own URL.
 pub(super) async fn handle(call: &Call, id: &str, body: Incoming) -> Answer {
-    let repository = call.repository(Right::Push)?;
+    let repository = call.repository(Right::Create)?;
     let id = id.to_owned();
     match call.method {
         Method::GET => {

@@ -3,17 +3,18 @@
 //! Caches are held in memory: a store has one process that writes to it, so what this process
 //! knows is what there is.
 
-mod keys;
+pub mod keys;
 pub mod name;
 pub mod token;
 
+pub use keys::Keys;
 pub use token::{Claims, TokenFault, Tokens};
 
 use crate::{ServiceError, secret_file, sync};
 use firn_formats::admin::{
     CacheConfigure, CacheCreate, CacheView, EvictedSummary, Right, TokenCreate,
 };
-use firn_formats::nix::{PublicKey, SecretKey};
+use firn_formats::nix::PublicKey;
 use firn_store::{CacheId, CacheRow, Store};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,8 +60,8 @@ pub struct Cache {
     pub row: CacheRow,
     /// Its configuration.
     pub config: CacheConfig,
-    /// Its signing keys; all of them sign.
-    pub keys: Vec<SecretKey>,
+    /// Its signing keys.
+    pub keys: Keys,
 }
 
 impl Cache {
@@ -70,7 +71,7 @@ impl Cache {
     }
     /// Its public keys.
     pub fn public_keys(&self) -> Vec<PublicKey> {
-        self.keys.iter().map(SecretKey::public).collect()
+        self.keys.public()
     }
     /// Whether references that are not here are expected in an upstream.
     pub fn has_upstream(&self) -> bool {
@@ -152,16 +153,20 @@ impl Access {
             })?;
         }
         let good = admin_token.is_some_and(|token| self.tokens.verify(token.trim()).is_ok());
-        if !good {
-            let created = self.tokens.create(&TokenCreate {
-                caches: vec!["*".to_owned()],
-                allow: vec![Right::Admin],
-                expires_in: None,
-                note: Some("made at the first start".to_owned()),
-            })?;
-            secret_file::write(&path, &format!("{}\n", created.token))?;
+        match good {
+            true => Ok(()),
+            false => self.make_admin_token(),
         }
-        Ok(())
+    }
+
+    fn make_admin_token(&self) -> Result<(), ServiceError> {
+        let created = self.tokens.create(&TokenCreate {
+            caches: vec!["*".to_owned()],
+            allow: vec![Right::Admin],
+            expires_in: None,
+            note: Some("made by the server, for admin.token".to_owned()),
+        })?;
+        secret_file::write(&self.admin_token_path(), &format!("{}\n", created.token))
     }
 
     /// Where the admin token lies.
@@ -324,6 +329,45 @@ impl Access {
         let cache = Arc::new(self.load(row)?);
         sync::write(&self.caches).insert(cache.name().to_owned(), cache.clone());
         Ok(cache)
+    }
+
+    /// Gives a cache a new signing key; those it has sign for `overlap` seconds more.
+    ///
+    /// # Errors
+    /// If the overlap is too long, the cache gone, or the file of keys cannot be written.
+    pub fn rotate_key(&self, cache: &Cache, overlap: u64) -> Result<Arc<Cache>, ServiceError> {
+        self.change(cache, |current| {
+            keys::rotate(&self.dir, current.name(), overlap)
+        })
+    }
+
+    /// Gives tokens a new signing key, and the server's own admin token a new signature; tokens made before are
+    /// good for `overlap` seconds more. Returns until when, in seconds since 1970.
+    ///
+    /// # Errors
+    /// If the overlap is too long, or a file cannot be written.
+    pub fn rotate_token_key(&self, overlap: u64) -> Result<u64, ServiceError> {
+        let until = self.tokens.rotate(overlap)?;
+        self.make_admin_token()?;
+        Ok(until)
+    }
+
+    /// Lets go of keys whose time is over. To be called now and then.
+    pub(crate) fn retire_keys(&self) {
+        for cache in self.all_caches() {
+            if cache.keys.retirement_is_due()
+                && let Err(error) = self.change(&cache, |_| Ok(()))
+            {
+                tracing::error!(
+                    cache = cache.name(),
+                    error = error.chain(),
+                    "retiring a key"
+                );
+            }
+        }
+        if let Err(error) = self.tokens.retire() {
+            tracing::error!(error = error.chain(), "retiring a key of tokens");
+        }
     }
 
     /// Removes a cache, its entries and its keys.

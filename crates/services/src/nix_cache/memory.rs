@@ -1,6 +1,7 @@
 //! Narinfos in memory, as they are served.
 
 use super::{HashText, hash_text};
+use crate::access::Cache;
 use bytes::Bytes;
 use firn_store::CacheId;
 use quick_cache::sync::Cache as QuickCache;
@@ -14,15 +15,16 @@ const NARINFO_OVERHEAD_BYTES: u64 = 128;
 #[derive(Clone)]
 struct ByLength;
 
-impl quick_cache::Weighter<(CacheId, HashText), Bytes> for ByLength {
-    fn weight(&self, _: &(CacheId, HashText), narinfo: &Bytes) -> u64 {
-        narinfo.len() as u64 + NARINFO_OVERHEAD_BYTES
+impl quick_cache::Weighter<(CacheId, HashText), (u32, Bytes)> for ByLength {
+    fn weight(&self, _: &(CacheId, HashText), narinfo: &(u32, Bytes)) -> u64 {
+        narinfo.1.len() as u64 + NARINFO_OVERHEAD_BYTES
     }
 }
 
 /// Those that were asked for lately. Whoever changes what is served has them forgotten.
 pub(crate) struct Narinfos {
-    texts: QuickCache<(CacheId, HashText), Bytes, ByLength>,
+    /// With the generation of the keys that signed.
+    texts: QuickCache<(CacheId, HashText), (u32, Bytes), ByLength>,
     /// Rises after every change and before what it changed is forgotten, so that a reader who loaded the old
     /// text notices that it must not stay.
     changes: AtomicU64,
@@ -40,8 +42,9 @@ impl Narinfos {
         }
     }
 
-    pub(crate) fn get(&self, cache: CacheId, hash: &HashText) -> Option<Bytes> {
-        self.texts.get(&(cache, *hash))
+    pub(crate) fn get(&self, cache: &Cache, hash: &HashText) -> Option<Bytes> {
+        let (generation, text) = self.texts.get(&(cache.row.id, *hash))?;
+        (generation == cache.keys.generation()).then_some(text)
     }
 
     /// To be called before a text is loaded, for [`Narinfos::keep`].
@@ -50,9 +53,9 @@ impl Narinfos {
     }
 
     /// Keeps a text, unless anything changed since `before`.
-    pub(crate) fn keep(&self, cache: CacheId, hash: &HashText, text: Bytes, before: u64) {
-        let key = (cache, *hash);
-        self.texts.insert(key, text);
+    pub(crate) fn keep(&self, cache: &Cache, hash: &HashText, text: Bytes, before: u64) {
+        let key = (cache.row.id, *hash);
+        self.texts.insert(key, (cache.keys.generation(), text));
         if self.changes() != before {
             self.texts.remove(&key);
         }
@@ -66,7 +69,7 @@ impl Narinfos {
         }
     }
 
-    /// To be called after all may be served otherwise.
+    /// To be called after anything may have ceased to be served.
     pub(crate) fn forget_all(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
         self.texts.clear();

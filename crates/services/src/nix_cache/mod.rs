@@ -85,7 +85,7 @@ impl NixCache {
             self.narinfos.forget_all();
             self.heeded.store(changes, Ordering::Release);
         }
-        let narinfo = self.narinfos.get(cache.row.id, hash)?;
+        let narinfo = self.narinfos.get(cache, hash)?;
         self.uses.narinfo(cache.row.id, hash);
         Some(narinfo)
     }
@@ -106,14 +106,16 @@ impl NixCache {
             return Ok(None);
         };
         self.uses.narinfo(cache.row.id, hash);
-        // A copy of its own: the entry's bytes may be a slice of something larger.
-        let narinfo = Bytes::copy_from_slice(&entry.value);
-        self.narinfos
-            .keep(cache.row.id, hash, narinfo.clone(), before);
+        let narinfo = match narinfo::signed_anew(cache, &entry.value) {
+            Some(narinfo) => narinfo,
+            // A copy of its own: the entry's bytes may be a slice of something larger.
+            None => Bytes::copy_from_slice(&entry.value),
+        };
+        self.narinfos.keep(cache, hash, narinfo.clone(), before);
         Ok(Some(narinfo))
     }
 
-    /// Says "it is here" for these paths to a pusher: renews their leases (rule 5), then looks.
+    /// Which of these paths are here, to be said to a pusher: their leases are renewed (rule 5).
     ///
     /// # Errors
     /// If the store fails.
@@ -122,10 +124,7 @@ impl NixCache {
         cache: &Cache,
         hashes: &[&str],
     ) -> Result<Vec<bool>, ServiceError> {
-        self.store.renew(cache.row.id, EntryKind::Narinfo, hashes)?;
-        let present = self
-            .store
-            .entries_present(cache.row.id, EntryKind::Narinfo, hashes)?;
+        let present = self.store.renew(cache.row.id, EntryKind::Narinfo, hashes)?;
         let here = std::iter::zip(hashes, &present).filter(|(_, present)| **present);
         for hash in here.filter_map(|(hash, _)| hash_text(hash)) {
             self.uses.narinfo(cache.row.id, &hash);

@@ -164,16 +164,20 @@ impl NixCache {
         WrappedNar::new(reader, compression)
     }
 
-    /// Renews the lease of a NAR to whose pusher "it is here" is said (rule 5).
+    /// Whether a NAR is here, to be said to its pusher: its leases are renewed (rule 5).
     ///
     /// # Errors
     /// If the store fails.
-    pub fn renew_nar(&self, cache: &Cache, name: &str) -> Result<(), ServiceError> {
+    pub fn renew_nar(&self, cache: &Cache, name: &str) -> Result<bool, ServiceError> {
         let stem = name.split_once('.').map_or(name, |(stem, _)| stem);
-        self.store
-            .renew(cache.row.id, EntryKind::NarAlias, &[name])?;
-        Ok(self
+        let alias = self
             .store
-            .renew(cache.row.id, EntryKind::NarFile, &[stem])?)
+            .renew(cache.row.id, EntryKind::NarAlias, &[name])?;
+        // The name in an entry of this kind is in base 32, whatever it is called by.
+        let hash = split_nar_name(name).map_or(stem.to_owned(), |(hash, _)| hash.base32());
+        let file = self
+            .store
+            .renew(cache.row.id, EntryKind::NarFile, &[&hash])?;
+        Ok(alias.contains(&true) || file.contains(&true))
     }
 }

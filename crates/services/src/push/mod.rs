@@ -121,26 +121,38 @@ impl Push {
             return Ok(known);
         }
         let key_texts: Vec<&str> = keys.iter().map(String::as_str).collect();
-        self.store
+        let present = self
+            .store
             .renew(cache.row.id, EntryKind::Layer, &key_texts)?;
-        for key in keys {
+        for (key, present) in keys.iter().zip(present) {
             if key.len() > LAYER_KEY_BYTES_MAX {
                 return Err(ServiceError::BadRequest(
                     "a layer key is too long".to_owned(),
                 ));
             }
+            if !present {
+                continue;
+            }
             let Some(entry) = self.store.entry(cache.row.id, EntryKind::Layer, key)? else {
                 continue;
             };
-            let servable = match entry.blobs.first() {
-                Some(blob) => self.store.blob(*blob)?.is_some(),
-                None => false,
-            };
-            if servable {
-                known.insert(key.clone(), serde_json::from_slice(&entry.value)?);
+            let descriptor: LayerDescriptor = serde_json::from_slice(&entry.value)?;
+            if self.readable(cache, &descriptor)? {
+                known.insert(key.clone(), descriptor);
             }
         }
         Ok(known)
+    }
+
+    /// Whether a layer can be had by its digests, which a manifest will name: their leases are others than its
+    /// key's, and are renewed too (rule 5).
+    fn readable(&self, cache: &Cache, descriptor: &LayerDescriptor) -> Result<bool, ServiceError> {
+        let mut digests = vec![descriptor.digest.as_str()];
+        digests.extend(descriptor.gzip.iter().map(|gzip| gzip.digest.as_str()));
+        let present = self
+            .store
+            .renew(cache.row.id, EntryKind::RegistryBlob, &digests)?;
+        Ok(!present.contains(&false))
     }
 
     fn open(&self, cache: &Arc<Cache>) -> Result<Arc<PushSession>, ServiceError> {

@@ -11,6 +11,7 @@
 //! names keeps its lease.
 
 mod error;
+mod images;
 mod manifests;
 mod referrers;
 mod tags;
@@ -18,7 +19,9 @@ mod uploads;
 
 pub use error::RegistryError;
 pub(crate) use manifests::index_children;
-pub use manifests::{FoundManifest, ManifestReference, StoredManifest, has_zstd_layers};
+pub use manifests::{
+    FoundManifest, ManifestReference, NewManifest, StoredManifest, has_zstd_layers,
+};
 pub use tags::{LIST_MAX, Page};
 pub use uploads::UploadStatus;
 
@@ -190,18 +193,17 @@ impl Registry {
             .map_err(|error| ServiceError::from(error).into())
     }
 
-    /// Says "it is here" to a pusher: renews the blob's lease (rule 5).
+    /// Whether a blob is here, to be said to a pusher: its leases are renewed (rule 5).
     ///
     /// # Errors
     /// If the store fails.
-    pub fn renew_blob(&self, cache: &Cache, digest: &Digest) -> Result<(), RegistryError> {
-        self.store
-            .renew(
-                cache.row.id,
-                EntryKind::RegistryBlob,
-                &[&digest.to_string()],
-            )
-            .map_err(|error| ServiceError::from(error).into())
+    pub fn renew_blob(&self, cache: &Cache, digest: &Digest) -> Result<bool, RegistryError> {
+        let key = digest.to_string();
+        let present = self
+            .store
+            .renew(cache.row.id, EntryKind::RegistryBlob, &[&key])
+            .map_err(ServiceError::from)?;
+        Ok(present.contains(&true))
     }
 
     /// Makes a blob of `from` readable in `to`, if both share a domain. The caller has checked
@@ -213,7 +215,9 @@ impl Registry {
         if from.row.domain != to.row.domain {
             return Ok(false);
         }
-        self.renew_blob(from, digest)?;
+        if !self.renew_blob(from, digest)? {
+            return Ok(false);
+        }
         let Some(found) = self.find_blob(from, digest)? else {
             return Ok(false);
         };

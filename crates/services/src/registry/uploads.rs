@@ -348,9 +348,6 @@ impl Registry {
             idle.iter().filter_map(|id| uploads.remove(id)).collect()
         };
         drop(dropped);
-        if let Err(error) = self.store.sessions_reap() {
-            tracing::error!(%error, "ending idle uploads");
-        }
     }
 
     /// A blob in one go: nothing of it outlives the request but the blob.

@@ -4,7 +4,7 @@ use crate::support::{Fixture, noise};
 use firn_formats::Sha256;
 use firn_formats::admin::RootPin;
 use firn_formats::oci::{Digest, media_type};
-use firn_services::registry::{ManifestReference, Repository};
+use firn_services::registry::{ManifestReference, NewManifest, Repository};
 use firn_store::EntryKind;
 use std::time::Duration;
 
@@ -50,10 +50,17 @@ impl<'a> Images<'a> {
             Some(tag) => ManifestReference::parse(tag),
             None => ManifestReference::parse(&digest.to_string()),
         };
+        let new = NewManifest {
+            reference: &reference.unwrap(),
+            tags: &[],
+            content_type: media_type,
+            bytes: &bytes,
+            may_move: true,
+        };
         self.fixture
             .services
             .registry
-            .put_manifest(&self.repository, &reference.unwrap(), media_type, &bytes)
+            .put_manifest(&self.repository, new)
             .unwrap();
         serde_json::json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()})
     }

@@ -9,11 +9,14 @@ use firn_chunks::{ChunkId, EncoderId, FrameRecord};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 /// A chunk that may be relied on.
-const VALID: i64 = 1;
+pub(crate) const VALID: i64 = 1;
+/// A chunk that is needed and whose frame is damaged: in quarantine.
+pub(crate) const DAMAGED: i64 = 3;
 
 /// Where a chunk's frame lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Located {
+    pub(crate) id: ChunkId,
     pub(crate) pack: i64,
     pub(crate) offset: u64,
     pub(crate) frame_length: u32,
@@ -71,6 +74,7 @@ pub(crate) fn locate_one(
         )?
         .query_row(params![domain.0, id.0], |row| {
             Ok(Located {
+                id,
                 pack: row.get(0)?,
                 offset: unsigned(row, 1)?,
                 frame_length: length(row, 2)?,
@@ -222,20 +226,23 @@ pub(crate) fn of_pack(
         "SELECT \"offset\", id, raw_length, frame_length, encoder, flags, checksum FROM chunks
          WHERE pack = ? AND \"offset\" >= ? AND \"offset\" < ? ORDER BY \"offset\"",
     )?;
-    let rows = statement.query_map(params![pack, first, last], |row| {
-        Ok(Placed {
-            offset: unsigned(row, 0)?,
-            record: FrameRecord {
-                id: ChunkId(super::bytes32(row, 1)?),
-                raw_length: length(row, 2)?,
-                frame_length: length(row, 3)?,
-                encoder: EncoderId(row.get(4)?),
-                flags: row.get(5)?,
-                checksum: row.get::<_, i64>(6)? as u64,
-            },
-        })
-    })?;
+    let rows = statement.query_map(params![pack, first, last], placed)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// A row of offset, id, lengths, encoder, flags and checksum.
+pub(crate) fn placed(row: &Row<'_>) -> rusqlite::Result<Placed> {
+    Ok(Placed {
+        offset: unsigned(row, 0)?,
+        record: FrameRecord {
+            id: ChunkId(super::bytes32(row, 1)?),
+            raw_length: length(row, 2)?,
+            frame_length: length(row, 3)?,
+            encoder: EncoderId(row.get(4)?),
+            flags: row.get(5)?,
+            checksum: row.get::<_, i64>(6)? as u64,
+        },
+    })
 }
 
 /// Makes a pack's row; its file comes after.
@@ -303,16 +310,6 @@ pub(crate) fn packs_in_use(connection: &Connection) -> Result<Vec<PackRow>, Stor
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The next pack by row.
-pub(crate) fn pack_after(connection: &Connection, id: i64) -> Result<Option<PackRow>, StoreError> {
-    Ok(connection
-        .prepare_cached(&format!(
-            "{PACK_COLUMNS} WHERE packs.id > ? ORDER BY packs.id LIMIT 1"
-        ))?
-        .query_row([id], pack_row)
-        .optional()?)
-}
-
 /// The row of a pack by name.
 pub(crate) fn pack_by_name(connection: &Connection, name: &str) -> Result<Option<i64>, StoreError> {
     Ok(connection
@@ -326,6 +323,19 @@ pub(crate) fn pack_domain(connection: &Connection, id: i64) -> Result<DomainId, 
     Ok(connection
         .prepare_cached("SELECT domain FROM packs WHERE id = ?")?
         .query_row([id], |row| row.get(0).map(DomainId))?)
+}
+
+/// The first pack in use after one.
+pub(crate) fn pack_after(
+    connection: &Connection,
+    after: i64,
+) -> Result<Option<PackRow>, StoreError> {
+    Ok(connection
+        .prepare_cached(&format!(
+            "{PACK_COLUMNS} WHERE packs.id > ? AND state = 1 ORDER BY packs.id LIMIT 1"
+        ))?
+        .query_row([after], pack_row)
+        .optional()?)
 }
 
 /// Packs without a trailer.

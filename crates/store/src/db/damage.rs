@@ -1,5 +1,6 @@
 //! Quarantine: chunks whose frames are damaged, and the blobs that they break.
 
+use super::collection::condemn::{self, Gone};
 use super::{bytes32, unsigned};
 use crate::StoreError;
 use crate::types::{BlobId, CacheId, DamagedChunk, DomainId};
@@ -141,11 +142,14 @@ pub(crate) fn quarantine(
         .execute(place)?;
     // A pack's sums are of what is valid in it.
     connection
-        .prepare_cached(
+        .prepare_cached(concat!(
             "UPDATE packs SET (chunks, raw_bytes, frame_bytes) =
                  (SELECT packs.chunks - 1, packs.raw_bytes - c.raw_length, packs.frame_bytes - c.frame_length
-                  FROM chunks AS c WHERE c.domain = ? AND c.id = ?) WHERE id = ?",
-        )?
+                  FROM chunks AS c WHERE c.domain = ? AND c.id = ?),
+                 condemned_at_ms = ",
+            super::now_ms!(),
+            " WHERE id = ?"
+        ))?
         .execute(params![chunk.domain.0, chunk.id.0, chunk.place.pack])?;
     super::chunks::condemn(connection)?;
     Ok(true)
@@ -197,6 +201,7 @@ pub(crate) fn heal(
     };
     let same = (checksum, length) == (placed.record.checksum, placed.record.frame_length);
     let values = params![domain.0, id.0];
+    leave(connection, domain, id)?;
     if same {
         connection
             .prepare_cached("UPDATE broken_blobs SET why = why & 2 WHERE domain = ? AND chunk = ?")?
@@ -218,6 +223,33 @@ pub(crate) fn heal(
         .prepare_cached("DELETE FROM damage WHERE domain = ? AND chunk = ?")?
         .execute(values)?;
     Ok(())
+}
+
+/// The place of a damaged frame is nobody's any more: its pack's sums are without it.
+fn leave(connection: &Connection, domain: DomainId, id: ChunkId) -> Result<(), StoreError> {
+    let (pack, raw_length, frame_length) = connection
+        .prepare_cached(
+            "SELECT pack, raw_length, frame_length FROM chunks WHERE domain = ? AND id = ?",
+        )?
+        .query_row(params![domain.0, id.0], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
+    let mut gone = Gone::default();
+    gone.add(raw_length, frame_length);
+    condemn::take_off(connection, pack, gone)
+}
+
+/// Whether any blob that is here lists a chunk in quarantine.
+pub(crate) fn breaks_any(
+    connection: &Connection,
+    chunk: &DamagedChunk,
+) -> Result<bool, StoreError> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT 1 FROM broken_blobs JOIN blobs ON blobs.id = blob
+             WHERE broken_blobs.chunk = ? AND broken_blobs.domain = ?",
+        )?
+        .exists(params![chunk.id.0, chunk.domain.0])?)
 }
 
 /// Whether a blob cannot be served as its row says.

@@ -118,10 +118,12 @@ pub(crate) fn present(
     connection: &Connection,
     cache: CacheId,
     kind: EntryKind,
-    keys: &[&str],
+    keys: &[impl AsRef<str>],
 ) -> Result<Vec<bool>, StoreError> {
     keys.iter()
-        .map(|key| servable_sequence(connection, cache, kind, key).map(|found| found.is_some()))
+        .map(|key| {
+            servable_sequence(connection, cache, kind, key.as_ref()).map(|found| found.is_some())
+        })
         .collect()
 }
 
@@ -235,7 +237,10 @@ fn put(
         _ => new.if_exists,
     };
     match (existing, if_exists) {
-        (Some(_), IfExists::Keep) => return Ok(PublishedEntry::Kept),
+        (Some(existing), IfExists::Keep) => {
+            keep(connection, existing, new.lease)?;
+            return Ok(PublishedEntry::Kept);
+        }
         (Some(_), IfExists::Refuse) => return Err(StoreError::Conflict(new.key.clone())),
         (Some(_), IfExists::Replace) => {
             remove(connection, &cache.name, cache.id, new.kind, &new.key, false)?;
@@ -275,6 +280,18 @@ fn put(
         Some(_) => PublishedEntry::Replaced,
         None => PublishedEntry::New,
     })
+}
+
+/// Rule 5: who is told that the entry was kept may rely on it as on its own.
+fn keep(connection: &Connection, sequence: i64, lease: Option<Duration>) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(concat!(
+            "UPDATE entries SET lease_until_ms = max(lease_until_ms, ",
+            now_ms!(),
+            " + ?2) WHERE sequence = ?1 AND lease_until_ms IS NOT NULL"
+        ))?
+        .execute(params![sequence, lease.map(millis)])?;
+    Ok(())
 }
 
 /// Takes an entry away; with a tombstone unless another takes its place.
@@ -319,7 +336,7 @@ pub(crate) fn remove_row(
     Ok(())
 }
 
-/// Whether the leases behind these entries end within `within`; see [`renew`].
+/// Whether leases of these entries, or behind them, end within `within`; see [`renew`].
 pub(crate) fn lease_ends_soon(
     connection: &Connection,
     cache: CacheId,
@@ -328,8 +345,10 @@ pub(crate) fn lease_ends_soon(
     within: Duration,
 ) -> Result<bool, StoreError> {
     let mut statement = connection.prepare_cached(concat!(
-        "SELECT 1 FROM entries JOIN entry_blobs ON entry = sequence JOIN blobs ON blobs.id = blob
-         WHERE cache = ? AND kind = ? AND key = ? AND blobs.lease_until_ms < ",
+        "SELECT 1 FROM entries LEFT JOIN entry_blobs ON entry = sequence LEFT JOIN blobs ON blobs.id = blob
+         WHERE cache = ? AND kind = ? AND key = ?
+             AND min(coalesce(blobs.lease_until_ms, entries.lease_until_ms),
+                 coalesce(entries.lease_until_ms, blobs.lease_until_ms)) < ",
         now_ms!(),
         " + ?"
     ))?;

@@ -3,6 +3,7 @@
 pub(crate) mod blobs;
 pub(crate) mod caches;
 pub(crate) mod chunks;
+pub(crate) mod collection;
 pub(crate) mod damage;
 pub(crate) mod entries;
 pub(crate) mod log;

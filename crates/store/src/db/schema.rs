@@ -6,6 +6,7 @@ use rusqlite::Connection;
 /// Migration `n` brings a database of `user_version` n to n + 1.
 const MIGRATIONS: &[&str] = &[
     include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
     include_str!("schema_5.sql"),

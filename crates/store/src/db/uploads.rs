@@ -48,7 +48,12 @@ fn make_room(
     open_max: usize,
 ) -> Result<(), StoreError> {
     let full = connection
-        .prepare_cached("SELECT 1 FROM uploads WHERE cache = ? LIMIT 1 OFFSET ?")?
+        .prepare_cached(concat!(
+            "SELECT 1 FROM uploads JOIN sessions ON sessions.id = session
+             WHERE uploads.cache = ? AND expires_at_ms > ",
+            super::now_ms!(),
+            " LIMIT 1 OFFSET ?"
+        ))?
         .exists(params![
             cache.id.0,
             i64::try_from(open_max.saturating_sub(1)).unwrap_or(i64::MAX)
@@ -60,9 +65,11 @@ fn make_room(
     let oldest: Option<String> = connection
         .prepare_cached(concat!(
             "SELECT token FROM uploads JOIN sessions ON sessions.id = session
-             WHERE uploads.cache = ? AND expires_at_ms < ",
+             WHERE uploads.cache = ?1 AND expires_at_ms > ",
             super::now_ms!(),
-            " + ? ORDER BY expires_at_ms LIMIT 1"
+            " AND expires_at_ms < ",
+            super::now_ms!(),
+            " + ?2 ORDER BY expires_at_ms LIMIT 1"
         ))?
         .query_row(params![cache.id.0, super::millis(rest)], |row| row.get(0))
         .optional()?;

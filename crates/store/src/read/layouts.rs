@@ -1,4 +1,5 @@
-//! Where the frames of a blob lie; remembered, since a chunk's place never changes while it is valid.
+//! Where the frames of a blob lie; remembered, since a chunk's place changes only when a collector moves it,
+//! who says so here.
 
 use super::FrameSource;
 use crate::StoreError;
@@ -6,6 +7,7 @@ use crate::db::{Database, blobs, chunks, damage};
 use crate::types::{BlobId, BlobInfo};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,6 +46,9 @@ pub(crate) struct Layouts {
     cache: Cache<BlobId, (u64, Arc<Layout>), LayoutWeight>,
     /// Layouts of an earlier generation are stale.
     generation: AtomicU64,
+    /// Rises when chunks have been moved and before layouts are forgotten, so that who built one from an older
+    /// snapshot notices that it must not stay.
+    moves: AtomicU64,
 }
 
 impl Layouts {
@@ -53,6 +58,7 @@ impl Layouts {
             source,
             cache: Cache::with_weighter(4096, bytes_max, LayoutWeight),
             generation: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
         }
     }
 
@@ -64,14 +70,27 @@ impl Layouts {
             Some((then, layout)) if then == generation => return Ok(layout),
             _ => {}
         }
+        let before = self.moves.load(Ordering::SeqCst);
         let layout = Arc::new(self.db.snapshot(|connection| build(connection, id))?);
         self.cache.insert(id, (generation, layout.clone()));
+        if self.moves.load(Ordering::SeqCst) != before {
+            self.cache.remove(&id);
+        }
         Ok(layout)
     }
 
     /// Forgets all: chunks may have ceased to be valid, or have other frames. To be called after the commit.
     pub(crate) fn forget_all(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Forgets layouts with frames in packs that are left or gone.
+    pub(crate) fn forget_packs(&self, packs: &HashSet<i64>) {
+        self.moves.fetch_add(1, Ordering::SeqCst);
+        self.cache.retain(|_, (_, layout)| {
+            let mut frames = layout.frames.iter();
+            !frames.any(|frame| packs.contains(&frame.pack))
+        });
     }
 
     /// Forgets a blob, whose row changed.

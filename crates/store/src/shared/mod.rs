@@ -22,7 +22,7 @@ mod union;
 pub use backend::{Backend, PackFile, StoredPack};
 pub use check::ExplainShared;
 pub use folder::FolderBackend;
-pub use gc::{Expire, ExpiredEntry, GcOptions, GcPlan, GcReport};
+pub use gc::{Expire, ExpirePaths, ExpiredEntry, GcOptions, GcPlan, GcReport, PathsOfKey};
 pub use run::{Run, RunReport};
 pub use s3::S3Backend;
 
@@ -196,6 +196,26 @@ impl SharedStore {
     ) -> Result<Vec<bool>, StoreError> {
         self.inner
             .mended(|inner| inner.index.entries_present(cache, kind, keys))
+    }
+
+    /// Which store paths need not be pushed, by their hash parts, in order. One that a collector has marked is here, and
+    /// may go: who counts on it pushes it again.
+    pub fn paths_kept(&self, cache: &str, hashes: &[&str]) -> Result<Vec<bool>, StoreError> {
+        let marks: Vec<String> = hashes
+            .iter()
+            .map(|hash| gc::mark_key(cache, hash))
+            .collect();
+        let marks: Vec<&str> = marks.iter().map(String::as_str).collect();
+        self.inner.mended(|inner| {
+            let present = inner
+                .index
+                .entries_present(cache, EntryKind::Narinfo, hashes)?;
+            let marked = inner
+                .index
+                .entries_present(gc::MARKS, EntryKind::PathMark, &marks)?;
+            let kept = present.into_iter().zip(marked);
+            Ok(kept.map(|(present, marked)| present && !marked).collect())
+        })
     }
 
     /// What is known of a blob.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
 mod check;
+mod collection;
 mod concurrency;
 mod crash;
 mod damage;
@@ -16,3 +17,4 @@ mod rebuild;
 mod sessions;
 mod shared;
 mod support;
+mod uploads;

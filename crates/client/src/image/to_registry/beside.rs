@@ -130,9 +130,7 @@ impl StoreBeside {
             .filter_map(|path| Some(image.closure.paths.get(*path)?.path.hash().to_string()))
             .collect();
         let keys: Vec<&str> = hashes.iter().map(String::as_str).collect();
-        let present = self
-            .store
-            .entries_present(&self.cache, EntryKind::Narinfo, &keys)?;
+        let present = self.store.paths_kept(&self.cache, &keys)?;
         Ok(present.into_iter().all(|present| present))
     }
 

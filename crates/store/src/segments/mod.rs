@@ -1,7 +1,9 @@
 //! Segments: the index that follows the database, so that a store survives the loss of it.
 
+pub(crate) mod compact;
+
 use crate::db::log::{Event, Logged};
-use crate::db::{Database, Durability, blobs, caches, chunks, entries, log, sessions};
+use crate::db::{Database, Durability, blobs, caches, chunks, entries, lock, log, sessions};
 use crate::failpoint::{Point, reach};
 use crate::files::Folder;
 use crate::types::BlobId;
@@ -22,6 +24,8 @@ const WRITER: &str = concat!("firn-store/", env!("CARGO_PKG_VERSION"));
 pub(crate) struct SegmentWriter {
     db: Arc<Database>,
     folder: Arc<Folder>,
+    /// Held by who writes out the log.
+    writing: Arc<Mutex<()>>,
     thread: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
 }
 
@@ -34,40 +38,45 @@ impl SegmentWriter {
     ) -> Result<Self, StoreError> {
         let (stop, stopped) = bounded::<()>(0);
         let (thread_db, thread_folder) = (db.clone(), folder.clone());
+        let writing = Arc::new(Mutex::new(()));
+        let thread_writing = writing.clone();
         let thread = std::thread::Builder::new()
             .name("firn-segments".into())
             .spawn(move || {
                 while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                    tend(&thread_db, &thread_folder);
+                    tend(&thread_db, &thread_folder, &thread_writing);
                 }
             })
             .map_err(|error| StoreError::io("thread firn-segments", error))?;
         Ok(Self {
             db,
             folder,
+            writing,
             thread: Mutex::new(Some((stop, thread))),
         })
     }
 
     /// Ends the thread and writes what is left.
     pub(crate) fn stop(&self) -> Result<(), StoreError> {
-        if let Some((stop, thread)) = crate::db::lock(&self.thread).take() {
+        if let Some((stop, thread)) = lock(&self.thread).take() {
             drop(stop);
             // The thread's panic has been reported by the runtime already.
             let _ = thread.join();
         }
+        let _writing = lock(&self.writing);
         write_all(&self.db, &self.folder)
     }
 }
 
-fn tend(db: &Database, folder: &Folder) {
-    let reaped = db.write(Durability::Ordered, sessions::reap);
+fn tend(db: &Database, folder: &Folder, writing: &Mutex<()>) {
+    let reaped = sessions::reap_all(db);
     let reaped = reaped.and_then(|count| reach(Point::SessionsReaped).map(|()| count));
     match reaped {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "ended expired sessions"),
         Err(error) => tracing::warn!(%error, "ending expired sessions"),
     }
+    let _writing = lock(writing);
     if let Err(error) = write_all(db, folder) {
         tracing::warn!(%error, "writing a segment");
     }

@@ -4,17 +4,20 @@
 //! valid in one operation; the others wait for the answer. Then the first of those who came
 //! meanwhile leads. No threads of its own, and the batches grow with the load.
 
+mod file;
 mod heal;
+
+pub(crate) use file::OpenPack;
 
 use crate::db::chunks::{self, Appended};
 use crate::db::{Database, Durability, caches, lock, sessions};
 use crate::failpoint::{Point, reach};
-use crate::files::{AppendFile, Folder};
+use crate::files::Folder;
 use crate::quarantine::Suspects;
 use crate::types::{DomainId, Session};
 use crate::{StoreError, layout};
 use crossbeam_channel::{Sender, bounded};
-use firn_chunks::pack::{self, Placed};
+use file::seal_file;
 use firn_chunks::{ChunkId, VerifiedFrame};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,8 +28,8 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 /// Most frames likewise.
 const BATCH_FRAMES_MAX: usize = 1 << 16;
 /// A pack with so many frames is sealed however short it is: trailers have a limit
-/// ([`pack::FRAMES_MAX`]), and a batch still fits below it.
-const PACK_FRAMES_TARGET: usize = 1 << 18;
+/// ([`firn_chunks::pack::FRAMES_MAX`]), and a batch still fits below it.
+pub(crate) const PACK_FRAMES_TARGET: usize = 1 << 18;
 
 /// The open packs of all domains.
 pub(crate) struct Packs {
@@ -72,14 +75,6 @@ type Owned<'a> = (usize, &'a VerifiedFrame);
 enum Turn {
     Lead,
     Done(Result<usize, StoreError>),
-}
-
-struct OpenPack {
-    row: i64,
-    file: AppendFile,
-    frames: usize,
-    /// What rows may rely on.
-    durable_length: u64,
 }
 
 impl Packs {
@@ -150,10 +145,22 @@ impl Packs {
         for domain in domains {
             let mut open = lock(&domain.open);
             if let Some(pack) = open.take() {
-                domain.shared.seal(pack)?;
+                pack.seal(&self.shared.db)?;
             }
         }
         Ok(())
+    }
+
+    /// Seals a pack if it is the open one of its domain; false if it is not.
+    pub(crate) fn seal_one(&self, domain: DomainId, row: i64) -> Result<bool, StoreError> {
+        let Some(domain) = lock(&self.domains).get(&domain).cloned() else {
+            return Ok(false);
+        };
+        let mut open = lock(&domain.open);
+        match open.take_if(|pack| pack.row == row && pack.durable_length > 0) {
+            Some(pack) => pack.seal(&self.shared.db).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     fn domain(&self, id: DomainId) -> Result<Arc<DomainPacks>, StoreError> {
@@ -173,35 +180,6 @@ impl Packs {
         });
         Ok(lock(&self.domains).entry(id).or_insert(made).clone())
     }
-}
-
-impl Shared {
-    fn seal(&self, mut pack: OpenPack) -> Result<(), StoreError> {
-        let row = pack.row;
-        seal_file(&self.db, row, &mut pack.file)
-    }
-}
-
-/// Appends the trailer of a pack whose file holds exactly its durable frames.
-pub(crate) fn seal_file(db: &Database, row: i64, file: &mut AppendFile) -> Result<(), StoreError> {
-    let frames = db.read(|connection| chunks::of_pack(connection, row, 0, i64::MAX))?;
-    let durable = file.length();
-    let trailer = pack::trailer(&frames);
-    let written = file
-        .append(&[&trailer])
-        .and_then(|()| reach(Point::TrailerAppended))
-        .and_then(|()| file.sync())
-        .and_then(|()| reach(Point::TrailerSynced));
-    if let Err(error) = written {
-        // It stays without a trailer until the store is opened again; its frames are served all the same.
-        file.truncate(durable)?;
-        return Err(error);
-    }
-    let sealed_length = file.length();
-    db.write(Durability::Ordered, move |connection| {
-        chunks::pack_seal(connection, row, sealed_length)
-    })?;
-    reach(Point::PackSealed)
 }
 
 /// Finishes what a crash left: packs without a trailer are cut to what the database knows, and sealed.
@@ -341,12 +319,10 @@ impl DomainPacks {
             return results;
         };
         if matches!(results, Ok(Some(_))) {
-            pack.durable_length = pack.file.length();
-            pack.frames += unknown.len();
-            let full = pack.durable_length >= self.shared.bytes_target;
-            if (full || pack.frames >= PACK_FRAMES_TARGET)
+            pack.committed(unknown.len());
+            if pack.is_full(self.shared.bytes_target)
                 && let Some(full) = open.take()
-                && let Err(error) = self.shared.seal(full)
+                && let Err(error) = full.seal(&self.shared.db)
             {
                 tracing::warn!(%error, "sealing a pack");
             }
@@ -388,33 +364,22 @@ impl DomainPacks {
         frames: &[&VerifiedFrame],
     ) -> Result<Appended, StoreError> {
         if open.is_none() {
-            *open = Some(self.create_pack()?);
+            let Shared { db, folder, .. } = &*self.shared;
+            *open = Some(OpenPack::create(db, folder, self.domain, &self.name)?);
         }
         let Some(pack) = open.as_mut() else {
             return Err(StoreError::Damaged("no open pack".into()));
         };
-        let header = if pack.file.length() == 0 {
-            pack::header()
-        } else {
-            Vec::new()
+        let frames = frames
+            .iter()
+            .map(|frame| (frame.record(), &frame.frame()[..]));
+        let placed = match pack.append(frames) {
+            Ok(placed) => placed,
+            Err(error) => {
+                self.take_back(open);
+                return Err(error);
+            }
         };
-        let mut offset = pack.file.length() + header.len() as u64;
-        let mut parts: Vec<&[u8]> = Vec::with_capacity(frames.len() + 1);
-        parts.push(&header);
-        let mut placed = Vec::with_capacity(frames.len());
-        for frame in frames {
-            parts.push(frame.frame());
-            placed.push(Placed {
-                offset,
-                record: *frame.record(),
-            });
-            offset += frame.frame().len() as u64;
-        }
-        let appended = pack.file.append(&parts);
-        if let Err(error) = appended.and_then(|()| reach(Point::FramesAppended)) {
-            self.take_back(open);
-            return Err(error);
-        }
         if let Err(error) = pack.file.sync() {
             self.take_back(open);
             // After a failed sync nobody knows what a second one would mean: this file gets no more frames.
@@ -431,41 +396,6 @@ impl DomainPacks {
             frames: placed,
             durable_length: pack.file.length(),
         })
-    }
-
-    /// The row first, durably; then the file: a file that no row knows cannot be (only a row without a file).
-    fn create_pack(&self) -> Result<OpenPack, StoreError> {
-        let name = layout::random_hex(16)?;
-        let key = layout::pack_key(&self.name, &name);
-        let domain = self.domain;
-        let row = self
-            .shared
-            .db
-            .write(Durability::Synced, move |connection| {
-                chunks::pack_create(connection, domain, &name)
-            })?;
-        let made = reach(Point::PackRowMade)
-            .and_then(|()| self.shared.folder.create_new(&key))
-            .and_then(|file| reach(Point::PackFileMade).map(|()| file));
-        match made {
-            Ok(file) => Ok(OpenPack {
-                row,
-                file,
-                frames: 0,
-                durable_length: 0,
-            }),
-            Err(error) => {
-                // Best effort; the next start does the same.
-                let _ = self.shared.folder.delete(&key);
-                let _ = self
-                    .shared
-                    .db
-                    .write(Durability::Ordered, move |connection| {
-                        chunks::pack_forget(connection, row)
-                    });
-                Err(error)
-            }
-        }
     }
 
     /// Gives the room of an unfinished batch back, so that a full disk leaves the pack as it was.
