@@ -141,11 +141,14 @@ pub(crate) fn quarantine(
         .execute(place)?;
     // A pack's sums are of what is valid in it.
     connection
-        .prepare_cached(
+        .prepare_cached(concat!(
             "UPDATE packs SET (chunks, raw_bytes, frame_bytes) =
                  (SELECT packs.chunks - 1, packs.raw_bytes - c.raw_length, packs.frame_bytes - c.frame_length
-                  FROM chunks AS c WHERE c.domain = ? AND c.id = ?) WHERE id = ?",
-        )?
+                  FROM chunks AS c WHERE c.domain = ? AND c.id = ?),
+                 condemned_at_ms = ",
+            super::now_ms!(),
+            " WHERE id = ?"
+        ))?
         .execute(params![chunk.domain.0, chunk.id.0, chunk.place.pack])?;
     super::chunks::condemn(connection)?;
     Ok(true)
@@ -218,6 +221,19 @@ pub(crate) fn heal(
         .prepare_cached("DELETE FROM damage WHERE domain = ? AND chunk = ?")?
         .execute(values)?;
     Ok(())
+}
+
+/// Whether any blob that is here lists a chunk in quarantine.
+pub(crate) fn breaks_any(
+    connection: &Connection,
+    chunk: &DamagedChunk,
+) -> Result<bool, StoreError> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT 1 FROM broken_blobs JOIN blobs ON blobs.id = blob
+             WHERE broken_blobs.chunk = ? AND broken_blobs.domain = ?",
+        )?
+        .exists(params![chunk.id.0, chunk.domain.0])?)
 }
 
 /// Whether a blob cannot be served as its row says.
