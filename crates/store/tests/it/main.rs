@@ -17,3 +17,4 @@ mod rebuild;
 mod sessions;
 mod shared;
 mod support;
+mod versions;
