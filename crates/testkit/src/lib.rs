@@ -1,8 +1,11 @@
 //! For tests only: what tests of several crates share.
 
 pub mod damage;
+pub mod hostile;
+pub mod large;
 pub mod rigs;
 pub mod server;
 pub mod shared_store;
+pub mod slow;
 
 pub use server::TestServer;

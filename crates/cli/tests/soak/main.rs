@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod edges;
+
 use firn_testkit::rigs::serve::Server;
 
 /// A server of the binary under test, with nothing in it.

@@ -10,6 +10,7 @@
 mod admin;
 mod auth_matrix;
 mod check;
+mod connections;
 mod disk_full;
 mod http;
 mod nix_door;
@@ -20,3 +21,4 @@ mod retention;
 mod samples;
 mod signing;
 mod tampering;
+mod truncated;
