@@ -17,6 +17,7 @@ mod firn_commands;
 mod foreign_registry;
 mod images;
 mod keys;
+mod limits;
 mod nix_private;
 mod nix_realisations;
 mod nix_substitute;
