@@ -4,10 +4,11 @@ SHELL := /bin/bash
 
 CLOSURE ?= curl
 SECONDS_EACH ?= 60
+FUZZ_TARGETS ?=
 MUSL := x86_64-unknown-linux-musl
 MUSL_BINARY := target/$(MUSL)/dist/firn
 
-.PHONY: help setup packages build test lint fmt demo bench bench-ci bench-layers dist fuzz clean
+.PHONY: help setup packages build test soak lint fmt demo bench bench-ci bench-layers dist fuzz clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +24,10 @@ build: ## Build target/release/firn
 
 test: setup lint ## Everything a change must pass: setup, lint, all tests, those with real clients too
 	cargo test --workspace --locked
+
+soak: setup ## The long forms of the tests of reliability, some 45 minutes: SOAK_SECONDS=1800, SOAK_KILLS=200
+	cargo test --release --locked -p firn-store --test it failpoints::rules -- --include-ignored
+	cargo test --release --locked -p firn-cli --test soak -- --test-threads=1 --nocapture
 
 lint: setup ## Formatting, clippy, licences and sources of the dependencies
 	cargo fmt --all --check
@@ -51,8 +56,9 @@ dist: packages ## Build dist/firn, one static binary
 	@ldd dist/firn 2>&1 | grep -E 'statically linked|not a dynamic executable' || { ldd dist/firn; echo 'error: dist/firn is not static' >&2; exit 1; }
 	@printf 'dist/firn: %s bytes\n' "$$(stat -c %s dist/firn)"
 
-fuzz: ## Fuzz each parser of foreign bytes for SECONDS_EACH=60 (nightly Rust, cargo-fuzz)
-	for target in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS_EACH); done
+fuzz: ## Fuzz each parser of foreign bytes for SECONDS_EACH=60 (nightly Rust); FUZZ_TARGETS="nar tar" for some
+	@tools/setup fuzz
+	tools/fuzz $(SECONDS_EACH) $(FUZZ_TARGETS)
 
 clean: ## Remove what was built, but not what setup fetched (that is .cache)
 	cargo clean

@@ -71,6 +71,11 @@ impl Chunker {
         }
     }
 
+    /// Bytes that lie in no chunk yet.
+    pub fn held(&self) -> &[u8] {
+        self.cutter.held()
+    }
+
     /// Ends the stream, emitting what is held back.
     pub fn finish(mut self, sink: &mut dyn FnMut(&[u8])) {
         self.cutter.push(&[], true, sink);
@@ -134,6 +139,12 @@ impl FormatChunker {
             Parser::Opaque => regions.chunker.glue(bytes, sink),
         }
         Ok(())
+    }
+
+    /// Bytes taken that lie in no chunk yet. Of an opaque stream they are all that a new chunker must be
+    /// given to cut the rest alike.
+    pub fn held(&self) -> &[u8] {
+        self.inner.chunker.held()
     }
 
     /// Checks completeness and emits what is held back.

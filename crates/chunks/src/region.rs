@@ -51,6 +51,11 @@ impl RegionCutter {
         self.position = 0;
     }
 
+    /// Bytes that lie in no chunk yet.
+    pub(crate) fn held(&self) -> &[u8] {
+        &self.held[self.held_start..]
+    }
+
     /// With this many bytes after a chunk's start its end is certain: the longest chunk, then
     /// a gap in a run and one more hash.
     fn lookahead(&self) -> usize {

@@ -11,8 +11,7 @@ use crate::failure::Failure;
 use firn_client::{
     ClientError,
     error::Result,
-    pull::{BinaryCache, Passed},
-    substituter::Substituter,
+    substituter::{ServerSource, Substituter},
 };
 use firn_formats::nix::{CacheInfo, PublicKey, store_path::STORE_DIR};
 use firn_server::loopback::{LoopbackAnswer, LoopbackDoor};
@@ -36,23 +35,28 @@ pub(crate) struct NixDoor {
     server: Option<PassedOn>,
 }
 
-/// A binary cache whose answers are passed on as they are, signatures and all.
+/// A server whose paths are offered with its own signatures. NARs are put together here where it tells how they are
+/// stored; all else is passed on as it is.
 pub(crate) struct PassedOn {
-    cache: BinaryCache,
+    server: Arc<ServerSource>,
     keys: Vec<PublicKey>,
     away_until: Mutex<Option<Instant>>,
 }
 
 impl PassedOn {
-    pub(crate) fn new(cache: BinaryCache, keys: Vec<PublicKey>) -> Self {
+    pub(crate) fn new(server: Arc<ServerSource>, keys: Vec<PublicKey>) -> Self {
         Self {
-            cache,
+            server,
             keys,
             away_until: Mutex::default(),
         }
     }
 
-    fn get(&self, path: &str) -> Result<Option<Passed>> {
+    /// Asks the server, unless it was away a moment ago.
+    fn ask<T>(
+        &self,
+        ask: impl FnOnce(&Arc<ServerSource>) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
         let lock = || {
             self.away_until
                 .lock()
@@ -61,13 +65,13 @@ impl PassedOn {
         if lock().is_some_and(|until| Instant::now() < until) {
             return Ok(None);
         }
-        let passed = self.cache.pass_on(path);
-        if let Err(error @ ClientError::Unreachable { .. }) = &passed {
-            let url = self.cache.url();
+        let answer = ask(&self.server);
+        if let Err(error @ ClientError::Unreachable { .. }) = &answer {
+            let url = self.server.url();
             tracing::warn!(url, %error, "the server is left alone for a while");
             *lock() = Some(Instant::now() + SERVER_PAUSE);
         }
-        passed
+        answer
     }
 }
 
@@ -102,39 +106,48 @@ impl NixDoor {
             _ => {}
         }
         if let Some(hash) = path.strip_suffix(".narinfo") {
-            if let Some(narinfo) = self.substituter.narinfo(&self.cache, hash)? {
-                return Ok(LoopbackAnswer::Bytes {
-                    media_type: NARINFO,
-                    bytes: narinfo.into_bytes(),
-                });
-            }
-            return self.pass_on(path, NARINFO);
+            return self.narinfo(hash);
         }
         let Some(name) = path.strip_prefix("nar/") else {
             return Ok(LoopbackAnswer::NotFound);
         };
-        match self.substituter.nar(&self.cache, name)? {
-            Some(nar) => Ok(LoopbackAnswer::Stream {
-                media_type: NAR,
-                length: nar.length,
-                reader: nar.reader,
-            }),
-            None => self.pass_on(path, NAR),
-        }
+        self.nar(path, name)
     }
 
-    fn pass_on(&self, path: &str, media_type: &'static str) -> Result<LoopbackAnswer> {
-        let passed = match &self.server {
-            Some(server) => server.get(path)?,
-            None => None,
+    fn narinfo(&self, hash: &str) -> Result<LoopbackAnswer> {
+        let here = self.substituter.narinfo(&self.cache, hash)?;
+        let found = match (here, &self.server) {
+            (None, Some(server)) => server.ask(|server| server.narinfo(hash))?,
+            (here, _) => here,
         };
         Ok(
-            passed.map_or(LoopbackAnswer::NotFound, |passed| LoopbackAnswer::Stream {
-                media_type,
-                length: passed.length,
-                reader: passed.reader,
+            found.map_or(LoopbackAnswer::NotFound, |narinfo| LoopbackAnswer::Bytes {
+                media_type: NARINFO,
+                bytes: narinfo.into_bytes(),
             }),
         )
+    }
+
+    fn nar(&self, path: &str, name: &str) -> Result<LoopbackAnswer> {
+        let stream = |length, reader| LoopbackAnswer::Stream {
+            media_type: NAR,
+            length,
+            reader,
+        };
+        if let Some(nar) = self.substituter.nar(&self.cache, name)? {
+            return Ok(stream(nar.length, nar.reader));
+        }
+        let Some(server) = &self.server else {
+            return Ok(LoopbackAnswer::NotFound);
+        };
+        let assembled = server.ask(|server| self.substituter.server_nar(server, name))?;
+        if let Some(nar) = assembled {
+            return Ok(stream(nar.length, nar.reader));
+        }
+        let passed = server.ask(|server| server.pass_on(path))?;
+        Ok(passed.map_or(LoopbackAnswer::NotFound, |passed| {
+            stream(passed.length, passed.reader)
+        }))
     }
 }
 

@@ -97,6 +97,9 @@ fn refused(status: u16, code: Option<ApiErrorCode>, hint: Option<&str>, url: &st
             "`docker login` keeps credentials for a registry; --dest-creds USER:TOKEN gives them once"
         }
         (401, _) => "`firn login URL` keeps a token for the server; FIRN_TOKEN gives one for once",
+        (_, Some(ApiErrorCode::QuotaExceeded)) => {
+            "`firn cache show` tells what the cache holds; an admin may raise its quota"
+        }
         (403, _) if registry => "the credentials do not allow to push there",
         (403, _) => {
             "`firn token create --cache CACHE --allow pull,push` makes a token that may, given an admin's"

@@ -2,7 +2,7 @@
 
 use crate::{
     context::Global,
-    door::NixDoor,
+    door::{NixDoor, PassedOn},
     failure::{Failure, Outcome},
 };
 use firn_client::{
@@ -124,12 +124,17 @@ pub(crate) struct LocalCache {
 }
 
 impl LocalCache {
-    pub(crate) fn start(global: &Global, stores: Vec<SharedStore>) -> Outcome<Self> {
+    /// Over the stores, and a server behind them.
+    pub(crate) fn start(
+        global: &Global,
+        stores: Vec<SharedStore>,
+        server: Option<PassedOn>,
+    ) -> Outcome<Self> {
         let substituter = Arc::new(Substituter::new(
             sources(global, stores),
             new_key("firn-loopback-1")?,
         )?);
-        let door = NixDoor::new(&global.cache, Arc::clone(&substituter), None);
+        let door = NixDoor::new(&global.cache, Arc::clone(&substituter), server);
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let server =
             Loopback::start(listen, Arc::new(door)).map_err(|error| Failure::of(&error))?;

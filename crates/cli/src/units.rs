@@ -74,6 +74,39 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text:?} is too much"))
 }
 
+/// Reads a time, or `never`, which is 0.
+pub(crate) fn parse_limit_time(text: &str) -> Result<u64, String> {
+    if text == "never" {
+        return Ok(0);
+    }
+    match parse_duration(text)?.as_secs() {
+        0 => Err("less than a second keeps nothing; write `never` to keep all".to_owned()),
+        seconds => Ok(seconds),
+    }
+}
+
+/// Reads a size, or `none`, which is 0.
+pub(crate) fn parse_limit_bytes(text: &str) -> Result<u64, String> {
+    if text == "none" {
+        return Ok(0);
+    }
+    match parse_bytes(text)? {
+        0 => Err("a quota of 0 holds nothing; write `none` for no limit".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+/// A time in seconds since 1970 as people say it: `12 s ago`, `3 d ago`.
+pub(crate) fn ago(at: i64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.map_or(0, |since| since.as_secs());
+    let seconds = now.saturating_sub(u64::try_from(at).unwrap_or(0));
+    match seconds {
+        0..172_800 => format!("{} ago", duration(seconds as f64)),
+        _ => format!("{} d ago", seconds / 86400),
+    }
+}
+
 /// Reads `K=V`.
 pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -118,6 +151,12 @@ mod tests {
         for bad in ["", "M", "1X", "99999999999T"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
+        assert_eq!(parse_limit_bytes("none"), Ok(0));
+        assert_eq!(parse_limit_bytes("50G"), Ok(50 << 30));
+        assert_eq!(parse_limit_time("never"), Ok(0));
+        assert_eq!(parse_limit_time("30d"), Ok(2_592_000));
+        assert!(parse_limit_bytes("0").is_err() && parse_limit_time("0s").is_err());
+        assert!(ago(0).ends_with(" d ago"));
     }
 
     #[test]

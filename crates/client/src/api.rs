@@ -7,24 +7,44 @@ use crate::{
 };
 use firn_formats::{
     admin::{
-        CacheCreate, CacheView, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated,
-        TokenView, WhoAmI,
+        CacheConfigure, CacheCreate, CacheView, CheckEvent, CheckRequest, CheckView,
+        CollectionRequest, CollectionView, DamagedView, Evict, EvictReport, EvictionView, Healed,
+        ImageView, RootPin, RootView, Rotate, StatsView, StatusAnswer, StatusQuery, TokenCreate,
+        TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
     },
-    push::{Begin, Begun, FramesAccepted, Proposal, ProposalAnswer, Publish, Published},
+    push::{
+        ApiErrorCode, Begin, Begun, FramesAccepted, PART_CHUNKS_MAX, PartTaken, Proposal,
+        ProposalAnswer, Publish, Published,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
+use std::io::{BufRead as _, BufReader};
 use ureq::http::Method;
 
 const JSON: &str = "application/json";
 const BINARY: &str = "application/octet-stream";
 
+/// How often a list that goes in parts is begun before its failure is final.
+const PARTS_TRIES: u32 = 3;
+
 /// A Firn server and the rights we have there.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Server {
     http: Http,
     url: ServerUrl,
     token: Option<String>,
     authorization: Option<String>,
+}
+
+// By hand: the token is never shown.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.url.as_str();
+        f.debug_struct("Server")
+            .field("url", &url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Server {
@@ -65,10 +85,19 @@ impl Server {
     }
 
     fn post<T: DeserializeOwned>(&self, path: &str, message: &impl Serialize) -> Result<T> {
+        self.send_json(Method::POST, path, message)
+    }
+
+    fn send_json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        message: &impl Serialize,
+    ) -> Result<T> {
         let body =
             serde_json::to_vec(message).map_err(|source| ClientError::json("request", source))?;
         self.http
-            .send(&self.call(Method::POST, path).body(JSON, &body))?
+            .send(&self.call(method, path).body(JSON, &body))?
             .accept()?
             .json()
     }
@@ -98,6 +127,57 @@ impl Server {
     /// Makes a cache.
     pub fn cache_create(&self, create: &CacheCreate) -> Result<CacheView> {
         self.post("api/v1/caches", create)
+    }
+
+    /// Changes a cache's configuration.
+    pub fn cache_configure(&self, name: &str, configure: &CacheConfigure) -> Result<CacheView> {
+        self.send_json(Method::PATCH, &format!("api/v1/caches/{name}"), configure)
+    }
+
+    /// A cache's roots.
+    pub fn roots(&self, cache: &str) -> Result<Vec<RootView>> {
+        self.get(&format!("api/v1/roots?cache={}", encode_query(cache)))
+    }
+
+    /// Makes or moves a root.
+    pub fn root_pin(&self, cache: &str, pin: &RootPin) -> Result<RootView> {
+        self.post(&format!("api/v1/roots?cache={}", encode_query(cache)), pin)
+    }
+
+    /// Takes a root away.
+    pub fn root_unpin(&self, cache: &str, name: &str) -> Result<()> {
+        self.delete(&format!(
+            "api/v1/roots?cache={}&name={}",
+            encode_query(cache),
+            encode_query(name)
+        ))
+    }
+
+    /// Brings a cache within its limits.
+    pub fn evict(&self, cache: &str, evict: Evict) -> Result<EvictReport> {
+        self.post(
+            &format!("api/v1/evict?cache={}", encode_query(cache)),
+            &evict,
+        )
+    }
+
+    /// What went from a cache, the newest first.
+    pub fn evictions(&self, cache: &str, limit: usize) -> Result<Vec<EvictionView>> {
+        self.get(&format!(
+            "api/v1/evictions?cache={}&limit={limit}",
+            encode_query(cache)
+        ))
+    }
+
+    /// Gives a cache a new signing key.
+    pub fn key_rotate(&self, cache: &str, rotate: Rotate) -> Result<CacheView> {
+        let path = format!("api/v1/keys/rotate?cache={}", encode_query(cache));
+        self.post(&path, &rotate)
+    }
+
+    /// Gives tokens a new signing key.
+    pub fn token_key_rotate(&self, rotate: Rotate) -> Result<TokenKeyRotated> {
+        self.post("api/v1/tokens/rotate", &rotate)
     }
 
     /// Deletes a cache.
@@ -130,6 +210,71 @@ impl Server {
         self.get("api/v1/stats")
     }
 
+    /// Takes away what nothing needs any more, or says what that would be. Waits for it.
+    pub fn collect(&self, request: &CollectionRequest) -> Result<CollectionView> {
+        self.post("api/v1/gc", request)
+    }
+
+    /// The images of a cache, or one of them (`NAME:TAG`) with its layers.
+    pub fn images(&self, cache: &str, image: Option<&str>) -> Result<Vec<ImageView>> {
+        let mut path = format!("api/v1/images?cache={}", encode_query(cache));
+        if let Some(image) = image {
+            path.push_str(&format!("&image={}", encode_query(image)));
+        }
+        self.get(&path)
+    }
+
+    /// Checks the store; `told` hears of (bytes done, bytes in all).
+    pub fn check(
+        &self,
+        request: &CheckRequest,
+        told: &mut dyn FnMut(u64, u64),
+    ) -> Result<CheckView> {
+        let path = "api/v1/check";
+        let body =
+            serde_json::to_vec(request).map_err(|source| ClientError::json("request", source))?;
+        let answer = self
+            .http
+            .send(&self.call(Method::POST, path).body(JSON, &body))?
+            .accept()?;
+        let bad = |what: String| ClientError::BadAnswer {
+            url: self.url.join(path),
+            what,
+        };
+        for line in BufReader::new(answer.into_reader()).lines() {
+            let line = line.map_err(|error| bad(error.to_string()))?;
+            if line.is_empty() {
+                continue;
+            }
+            match serde_json::from_str(&line).map_err(|error| bad(error.to_string()))? {
+                CheckEvent::Progress {
+                    bytes_done,
+                    bytes_total,
+                    ..
+                } => told(bytes_done, bytes_total),
+                CheckEvent::Report(report) => return Ok(report),
+                CheckEvent::Failed(what) => return Err(bad(what)),
+            }
+        }
+        Err(bad("it ended before the report".to_owned()))
+    }
+
+    /// Chunks in quarantine, after one of them (`DOMAIN-CHUNK`).
+    pub fn damaged(&self, after: Option<&str>) -> Result<Vec<DamagedView>> {
+        match after {
+            Some(after) => self.get(&format!("api/v1/damage?after={}", encode_query(after))),
+            None => self.get("api/v1/damage"),
+        }
+    }
+
+    /// Sends frames for chunks in quarantine, in the form of a push.
+    pub fn heal(&self, body: &[u8]) -> Result<Healed> {
+        self.http
+            .send(&self.call(Method::POST, "api/v1/heal").body(BINARY, body))?
+            .accept()?
+            .json()
+    }
+
     /// A cache's public key, `name:base64`.
     pub fn public_key(&self, cache: &str) -> Result<String> {
         let answer = self
@@ -140,6 +285,16 @@ impl Server {
         Ok(String::from_utf8_lossy(&answer).trim().to_owned())
     }
 
+    /// How the NAR of a path is stored, undecoded; `None` if the server has no answer, as older ones.
+    pub(crate) fn nar_layout(&self, cache: &str, hash: &str) -> Result<Option<Vec<u8>>> {
+        let path = format!("api/v1/nars/{hash}?cache={}", encode_query(cache));
+        let answer = self.http.send(&self.call(Method::GET, &path))?;
+        match answer.status() {
+            404 | 405 => Ok(None),
+            _ => Ok(Some(answer.accept()?.bytes()?)),
+        }
+    }
+
     pub(crate) fn begin(&self, cache: &str, begin: &Begin) -> Result<Begun> {
         self.post(
             &format!("api/v1/push/begin?cache={}", encode_query(cache)),
@@ -147,13 +302,82 @@ impl Server {
         )
     }
 
+    /// Proposes lists; one that is too long for a body goes in parts, by itself.
     pub(crate) fn propose(
         &self,
         session: &str,
         proposals: &[Proposal],
     ) -> Result<Vec<ProposalAnswer>> {
+        let too_long = |proposal: &Proposal| proposal.chunks.len() > PART_CHUNKS_MAX;
+        let (long, short): (Vec<_>, Vec<_>) = proposals.iter().partition(|one| too_long(one));
+        let short: Vec<Proposal> = short.into_iter().cloned().collect();
+        let mut of_short = match short.is_empty() && !long.is_empty() {
+            true => Vec::new(),
+            false => self.propose_once(session, &[], &short)?,
+        }
+        .into_iter();
+        let mut answers = Vec::with_capacity(proposals.len());
+        for proposal in proposals {
+            let answer = match too_long(proposal) {
+                true => Some(self.propose_in_parts(session, proposal)?),
+                false => of_short.next(),
+            };
+            answers.extend(answer);
+        }
+        Ok(answers)
+    }
+
+    /// Proposes a list that is too long for one body. Its parts are in the server's memory only, so one that
+    /// has restarted is told all again.
+    fn propose_in_parts(&self, session: &str, proposal: &Proposal) -> Result<ProposalAnswer> {
+        let mut tries = PARTS_TRIES;
+        loop {
+            tries -= 1;
+            match self.propose_parts(session, proposal) {
+                Err(error) if tries > 0 && error.code() == Some(ApiErrorCode::StaleBlob) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn propose_parts(&self, session: &str, proposal: &Proposal) -> Result<ProposalAnswer> {
+        let path = format!("api/v1/push/{session}/parts");
+        let mut parts = Vec::new();
+        let mut rest = proposal.chunks.as_slice();
+        let part_of = |chunks: &[([u8; 32], u32)]| Proposal {
+            kind: proposal.kind,
+            chunks: chunks.to_vec(),
+        };
+        while rest.len() > PART_CHUNKS_MAX {
+            let (part, after) = rest.split_at(PART_CHUNKS_MAX);
+            let body = firn_formats::push::encode_proposals(&[part_of(part)]);
+            let call = self.call(Method::POST, &path).body(BINARY, &body);
+            let taken: PartTaken = self.http.send(&call)?.accept()?.json()?;
+            parts.push(taken.part.to_string());
+            rest = after;
+        }
+        let before = proposal.chunks.len() - rest.len();
+        let mut answers = self.propose_once(session, &parts, &[part_of(rest)])?;
+        answers
+            .pop()
+            .filter(|answer| answer.missing.len() == before + rest.len())
+            .ok_or_else(|| ClientError::BadAnswer {
+                url: self.url.join(&path),
+                what: "it does not match the proposal".to_owned(),
+            })
+    }
+
+    fn propose_once(
+        &self,
+        session: &str,
+        parts: &[String],
+        proposals: &[Proposal],
+    ) -> Result<Vec<ProposalAnswer>> {
         let body = firn_formats::push::encode_proposals(proposals);
-        let path = format!("api/v1/push/{session}/blobs");
+        let mut path = format!("api/v1/push/{session}/blobs");
+        if !parts.is_empty() {
+            path.push_str(&format!("?parts={}", parts.join(",")));
+        }
         let bad = |what: String| ClientError::BadAnswer {
             url: self.url.join(&path),
             what,
@@ -166,8 +390,9 @@ impl Server {
         let answers =
             firn_formats::push::decode_answers(&answer).map_err(|error| bad(error.to_string()))?;
         let fits = answers.len() == proposals.len()
-            && std::iter::zip(&answers, proposals)
-                .all(|(answer, proposal)| answer.missing.len() == proposal.chunks.len());
+            && std::iter::zip(&answers, proposals).all(|(answer, proposal)| {
+                !parts.is_empty() || answer.missing.len() == proposal.chunks.len()
+            });
         if !fits {
             return Err(bad("it does not match the proposals".to_owned()));
         }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fmt,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -132,7 +133,22 @@ impl CredentialsFile {
         crate::files::write_secret(&self.0, &json)
     }
 
+    /// Tokens that everybody may read are nobody's secret any more.
+    fn refuse_if_open(&self) -> Result<()> {
+        let Ok(metadata) = std::fs::metadata(&self.0) else {
+            return Ok(());
+        };
+        match metadata.permissions().mode() & 0o007 {
+            0 => Ok(()),
+            _ => Err(ClientError::Setting(format!(
+                "everybody may open {}; `chmod 600` it, and revoke its tokens if somebody did",
+                self.0.display()
+            ))),
+        }
+    }
+
     fn read(&self) -> Result<Content> {
+        self.refuse_if_open()?;
         match std::fs::read(&self.0) {
             Ok(json) => serde_json::from_slice(&json)
                 .map_err(|source| ClientError::json(self.0.display().to_string(), source)),
@@ -327,7 +343,6 @@ fn ask_helper(helper: &str, registry: &str) -> Option<Credential> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn tokens_are_kept_by_server_in_a_file_only_the_user_reads() {
@@ -344,6 +359,10 @@ mod tests {
         assert_eq!(file.token(&two).expect("read").as_deref(), Some("second"));
         let mode = std::fs::metadata(file.path()).expect("file").permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
+        let open = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(file.path(), open).expect("chmod");
+        let refused = file.token(&one).expect_err("everybody may read it");
+        assert!(refused.to_string().contains("chmod 600"));
     }
 
     #[test]

@@ -153,6 +153,7 @@ impl Block {
     }
 
     fn add(&mut self, cache: &UseCache, netrc: Option<&Path>) {
+        self.forget_old_keys(cache);
         if !self.substituters.contains(&cache.url) {
             self.substituters.push(cache.url.clone());
         }
@@ -164,6 +165,24 @@ impl Block {
         if let Some(netrc) = netrc {
             self.netrc = Some(netrc.display().to_string());
         }
+    }
+
+    /// Keys that the cache has had before. A cache of another server may have the same name, and so the same
+    /// names of keys: then nothing is forgotten.
+    fn forget_old_keys(&mut self, cache: &UseCache) {
+        let name = |url: &str| url.splitn(4, '/').nth(3).map(str::to_owned);
+        let alike = |url: &String| *url != cache.url && name(url) == name(&cache.url);
+        if self.substituters.iter().any(alike) {
+            return;
+        }
+        let base = |key: &str| {
+            let (base, number) = key.split(':').next()?.rsplit_once('-')?;
+            number.parse::<u64>().ok().map(|_| base.to_owned())
+        };
+        let ours: Vec<_> = cache.public_keys.iter().map(|key| base(key)).collect();
+        self.keys.retain(|key| {
+            cache.public_keys.contains(key) || base(key).is_none() || !ours.contains(&base(key))
+        });
     }
 
     fn write(&self) -> String {
@@ -322,6 +341,32 @@ mod tests {
         assert!(text.ends_with("max-jobs = 4\n"));
         assert_eq!(text.matches(BLOCK_BEGIN).count(), 1);
         assert!(!text.contains("secret"));
+    }
+
+    #[test]
+    fn keys_that_a_cache_no_longer_signs_by_go() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let files = ConfigFiles::in_dir(dir.path());
+        let keys = || {
+            let text = std::fs::read_to_string(&files.nix_conf).expect("read");
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("extra-trusted-public-keys = "));
+            line.expect("keys").to_owned()
+        };
+        files.apply(&cache("main", false), None).expect("apply");
+        files.apply(&cache("web", false), None).expect("apply");
+        let mut rotated = cache("main", false);
+        rotated.public_keys.push("main-2:BBBB".to_owned());
+        files.apply(&rotated, None).expect("apply");
+        assert_eq!(keys(), "main-1:AAAA web-1:AAAA main-2:BBBB");
+        rotated.public_keys.remove(0);
+        files.apply(&rotated, None).expect("apply");
+        assert_eq!(keys(), "web-1:AAAA main-2:BBBB");
+        let elsewhere = ServerUrl::parse("http://other").expect("url");
+        let other = UseCache::new(&elsewhere, "main", vec!["main-1:CCCC".to_owned()], false);
+        files.apply(&other, None).expect("apply");
+        assert_eq!(keys(), "web-1:AAAA main-2:BBBB main-1:CCCC");
     }
 
     #[test]

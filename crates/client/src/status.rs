@@ -3,7 +3,7 @@
 use crate::{api::Server, error::Result};
 use firn_chunks::ChunkId;
 use firn_formats::{
-    admin::{PathStatus, StatusQuery},
+    admin::{EvictionView, PathStatus, StatusQuery},
     push::PATHS_PER_REQUEST_MAX,
 };
 use firn_image::closure::Closure;
@@ -19,6 +19,9 @@ pub struct PathReport {
     /// Absent when the path is not cached.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub cached: Option<Cached>,
+    /// When and why it went, if the server remembers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evicted: Option<EvictionView>,
     pub present: bool,
 }
 
@@ -55,6 +58,9 @@ pub fn status(server: &Server, cache: &str, closure: &Closure) -> Result<StatusR
         for info in paths {
             let found = answer.present.get(&info.path.to_string());
             report.add(info.path.absolute(), info.nar_size, found);
+            if let Some(path) = report.paths.last_mut() {
+                path.evicted = answer.evicted.get(&info.path.to_string()).cloned();
+            }
         }
     }
     Ok(report)
@@ -118,6 +124,7 @@ impl StatusReport {
             path,
             nar_size,
             present: found.is_some(),
+            evicted: None,
             cached: found.map(|found| Cached {
                 stored_bytes: found.stored_bytes,
                 published_at: found.published_at,

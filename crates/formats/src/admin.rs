@@ -5,13 +5,24 @@
 //! GET    /api/v1/caches                    -> [CacheView]        (those the token may see)
 //! POST   /api/v1/caches       CacheCreate  -> CacheView
 //! GET    /api/v1/caches/NAME               -> CacheView          (NAME may hold one `/`)
+//! PATCH  /api/v1/caches/NAME  CacheConfigure -> CacheView
 //! DELETE /api/v1/caches/NAME               -> 204
 //! GET    /api/v1/tokens                    -> [TokenView]
 //! POST   /api/v1/tokens       TokenCreate  -> TokenCreated
 //! DELETE /api/v1/tokens/ID                 -> 204
 //! POST   /api/v1/status       StatusQuery  -> StatusAnswer
 //! GET    /api/v1/stats                     -> StatsView
+//! POST   /api/v1/gc       CollectionRequest -> CollectionView
+//! GET    /api/v1/images?cache=NAME         -> [ImageView]        (&image=NAME:TAG: that one, with its layers)
+//! POST   /api/v1/check        CheckRequest -> CheckEvent, one a line; empty lines meanwhile
+//! GET    /api/v1/damage?after=DOMAIN-CHUNK -> [DamagedView]
+//! POST   /api/v1/heal         frames       -> Healed
 //! ```
+//! What a cache keeps, and its keys: [`retention`].
+
+mod retention;
+
+pub use retention::*;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,6 +33,8 @@ use std::collections::BTreeMap;
 #[allow(missing_docs)]
 pub enum Right {
     Pull,
+    /// Images that are new, under tags that are new. Who may push may do this too.
+    Create,
     Push,
     Delete,
     Admin,
@@ -44,6 +57,26 @@ pub struct CacheCreate {
     /// references signed by these keys (`name:base64`) need not be here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstream_keys: Vec<String>,
+    /// What nobody used for so long goes; 0 or absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_for_seconds: Option<u64>,
+    /// Stored bytes beyond which what was used least recently goes; 0 or absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+}
+
+/// What to change of a cache; what is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CacheConfigure {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// 0 is for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_for_seconds: Option<u64>,
+    /// 0 is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
 }
 
 fn default_priority() -> u32 {
@@ -62,8 +95,18 @@ pub struct CacheView {
     pub public_keys: Vec<String>,
     pub store_paths: u64,
     pub images: u64,
-    /// Sum of the distinct blobs' stored sizes.
+    /// Sum of the distinct blobs' stored sizes: what a quota counts.
     pub stored_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_for_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+    /// Names that pin something.
+    #[serde(default)]
+    pub roots: u64,
+    /// What the server remembers of what it took away.
+    #[serde(default)]
+    pub evicted: EvictedSummary,
 }
 
 /// A token to make.
@@ -80,8 +123,8 @@ pub struct TokenCreate {
     pub note: Option<String>,
 }
 
-/// A token just made: the only time it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A token just made: the only time it is shown, and its `Debug` does not.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct TokenCreated {
     pub id: String,
@@ -89,6 +132,15 @@ pub struct TokenCreated {
     /// RFC 3339, or absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
+}
+
+impl std::fmt::Debug for TokenCreated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenCreated")
+            .field("id", &self.id)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A token's public face.
@@ -128,6 +180,9 @@ pub struct StatusQuery {
 #[allow(missing_docs)]
 pub struct StatusAnswer {
     pub present: BTreeMap<String, PathStatus>,
+    /// When and why those that are missing went, as far as it is remembered.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evicted: BTreeMap<String, EvictionView>,
 }
 
 /// One cached path.
@@ -138,6 +193,39 @@ pub struct PathStatus {
     pub stored_bytes: u64,
     /// Seconds since 1970.
     pub published_at: i64,
+}
+
+/// A tag of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ImageView {
+    /// The image's name in its cache.
+    pub name: String,
+    pub tag: String,
+    pub digest: String,
+    pub media_type: String,
+    /// Manifests of an index; 1 for an image of one platform.
+    pub platforms: u64,
+    /// Distinct layers, and their size as they are pulled.
+    pub layers: u64,
+    pub size: u64,
+    /// Size of the layers that no other image of the cache has.
+    pub own_bytes: u64,
+    /// Seconds since 1970 at which the tag came to name this.
+    pub pushed_at: i64,
+    /// The layers, if one image was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<ImageLayer>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ImageLayer {
+    pub digest: String,
+    pub size: u64,
+    /// How many other images of the cache have it.
+    pub other_images: u64,
 }
 
 /// Figures of the server's store.
@@ -151,6 +239,133 @@ pub struct StatsView {
     pub blob_identity_bytes: u64,
     pub packs: u64,
     pub sessions: u64,
+}
+
+/// Asks the server to take away what nothing needs any more, or to say what that would be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct CollectionRequest {
+    #[serde(default)]
+    pub dry_run: bool,
+    /// How long readers may go on with packs that hold nothing any more; by default as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<u64>,
+    /// Packs of which more than this share is dead are rewritten; by default 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_percent: Option<u8>,
+}
+
+/// What a collection did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CollectionView {
+    pub dry_run: bool,
+    pub entries_expired: u64,
+    pub blobs_dropped: u64,
+    pub chunks_total: u64,
+    pub chunks_condemned: u64,
+    pub bytes_condemned: u64,
+    pub packs_rewritten: u64,
+    pub bytes_rewritten: u64,
+    pub packs_deleted: u64,
+    pub bytes_deleted: u64,
+    pub packs_waiting: u64,
+    pub bytes_waiting: u64,
+    pub packs_damaged: u64,
+    pub segments_written: u64,
+    pub segments_deleted: u64,
+    /// The server stopped meanwhile; the next collection goes on.
+    pub stopped: bool,
+    pub seconds: f64,
+}
+
+/// What to check of the server's store: the structure, and perhaps all data.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CheckRequest {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_data: Option<ReadData>,
+}
+
+/// How all data is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadData {
+    /// Part n of t.
+    pub part: (u32, u32),
+    /// Bytes a second at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+    /// Goes on where the last reading of the part stopped.
+    #[serde(default)]
+    pub resume: bool,
+}
+
+/// What a check says while it runs, and in the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum CheckEvent {
+    Progress {
+        bytes_done: u64,
+        bytes_total: u64,
+        chunks_damaged: u64,
+    },
+    Report(CheckView),
+    Failed(String),
+}
+
+/// What was looked at, and found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CheckView {
+    /// Whether anything is damaged.
+    pub damaged: bool,
+    pub packs: u64,
+    pub chunks: u64,
+    pub blobs: u64,
+    pub entries: u64,
+    pub segments: u64,
+    pub bytes_read: u64,
+    pub chunks_read: u64,
+    pub chunks_quarantined: u64,
+    pub findings: Vec<FindingView>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct FindingView {
+    /// Such as `pack-lost`.
+    pub what: String,
+    /// Whether anything is lost by it.
+    pub damage: bool,
+    pub subject: String,
+    pub detail: String,
+    /// What cannot be served because of it; not all, if it is much.
+    pub breaks: Vec<String>,
+    pub breaks_total: u64,
+}
+
+/// A chunk in quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct DamagedView {
+    /// Number of its domain.
+    pub domain: i64,
+    /// Its id in hexadecimal.
+    pub chunk: String,
+    pub raw_length: u32,
+    pub found_by: String,
+    /// Seconds since 1970.
+    pub found_at: i64,
+}
+
+/// What came of frames that were sent to heal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Healed {
+    /// Chunks that are out of quarantine now.
+    pub chunks: u64,
 }
 
 #[cfg(test)]
@@ -184,6 +399,7 @@ mod tests {
         };
         let json = serde_json::to_string(&created).unwrap();
         assert_eq!(json, r#"{"id":"i","token":"t"}"#);
+        assert!(!format!("{created:?}").contains("\"t\""));
         assert_eq!(
             serde_json::from_str::<TokenCreated>(&json).unwrap(),
             created

@@ -4,8 +4,10 @@
 //! each has limits, returns typed errors, and never panics.
 
 pub mod admin;
+pub mod http;
 pub mod nix;
 pub mod oci;
+pub mod pull;
 pub mod push;
 pub mod sha256;
 pub mod tar;

@@ -8,10 +8,12 @@ mod documents;
 mod key;
 mod layer;
 mod rootfs;
+mod signature;
 
 pub(crate) use documents::descriptor;
 pub use documents::{AssembledImage, ComposeError, LAYER_KEY_ANNOTATION, LayerBlob};
 pub use rootfs::RootConflict;
+pub use signature::{LAYER_SIGNATURE_ANNOTATION, layer_fingerprint};
 
 use crate::{
     archive::{Archive, ArchiveError},
@@ -20,7 +22,10 @@ use crate::{
     plan,
     spec::ImageSpec,
 };
-use firn_formats::{nix::store_path::STORE_DIR, push::LayerDescriptor};
+use firn_formats::{
+    nix::{Signature, store_path::STORE_DIR},
+    push::LayerDescriptor,
+};
 use rootfs::RootEntries;
 use std::path::{Path, PathBuf};
 
@@ -158,6 +163,16 @@ impl PlannedImage {
 
     /// [`PlannedImage::assemble`] for layers in whatever representation each has.
     pub fn assemble_blobs(&self, layers: &[LayerBlob]) -> Result<AssembledImage, ComposeError> {
-        documents::assemble(self, layers)
+        self.assemble_signed(layers, &[])
+    }
+
+    /// [`PlannedImage::assemble_blobs`], with a signature over each layer that has one: it goes beside the key,
+    /// as annotation `dev.firn.layer.signature`.
+    pub fn assemble_signed(
+        &self,
+        layers: &[LayerBlob],
+        signatures: &[Option<Signature>],
+    ) -> Result<AssembledImage, ComposeError> {
+        documents::assemble(self, layers, signatures)
     }
 }

@@ -5,10 +5,12 @@
 use crate::app::{App, WorkerFailed, bare, blocking, respond, status, text};
 use crate::auth::identify;
 use crate::body::{BlobBody, Body, BodyError, MadeBody};
+use crate::gate::Busy;
 use crate::metrics::Door;
-use crate::range::{self, Ranged};
+
 use bytes::Bytes;
 use firn_formats::admin::Right;
+use firn_formats::http::{self as headers, Ranged};
 use firn_formats::nix::CacheInfo;
 use firn_formats::nix::store_path::STORE_DIR;
 use firn_services::document::{Content, Document};
@@ -237,14 +239,7 @@ async fn get(
                 .get(RANGE)
                 .and_then(|value| value.to_str().ok())
                 .map(str::to_owned);
-            let handle = tokio::runtime::Handle::current();
-            answered(
-                blocking(move || {
-                    let _runtime = handle.enter();
-                    nar(&app, &cache, &file, range.as_deref(), pushing)
-                })
-                .await,
-            )
+            answered(blocking(move || nar(&app, &cache, &file, range.as_deref(), pushing)).await)
         }
         Target::Extra(kind, file) => {
             let kind = *kind;
@@ -272,8 +267,8 @@ fn narinfo(app: &App, cache: &Cache, hash: &HashText, pushing: bool) -> Outcome 
 
 /// GET or HEAD: opening proves that all of it can be had, before the status line says so.
 fn nar(app: &App, cache: &Cache, file: &str, range: Option<&str>, pushing: bool) -> Outcome {
-    if pushing {
-        app.services.nix_cache.renew_nar(cache, file)?;
+    if pushing && !app.services.nix_cache.renew_nar(cache, file)? {
+        return Ok(not_found());
     }
     let Some(source) = app.services.nix_cache.nar(cache, file)? else {
         return Ok(not_found());
@@ -303,7 +298,7 @@ fn stored_nar(
     range: Option<&str>,
 ) -> Outcome {
     let length = source.length().unwrap_or(0);
-    let part = match range::parse(range, length) {
+    let part = match headers::range(range, length) {
         Ranged::Whole => None,
         Ranged::Part(first, count) => Some((first, count)),
         Ranged::Unsatisfiable => return Ok(unsatisfiable(length)),
@@ -385,10 +380,10 @@ async fn put(
     if matches!(target, Target::CacheInfo | Target::PublicKey) {
         return text(StatusCode::FORBIDDEN, "this file is the server's own");
     }
-    let Ok(_permit) = app.uploads.acquire().await else {
-        return bare(StatusCode::SERVICE_UNAVAILABLE);
+    let (mut body, _place) = match app.upload(request.into_body()).await {
+        Ok(begun) => begun,
+        Err(Busy) => return failed(&ServiceError::Busy),
     };
-    let mut body = app.body_reader(request.into_body());
     let encoding = encoding.as_deref().map(str::to_owned);
     let worker = app.clone();
     let outcome = match target {

@@ -2,6 +2,7 @@
 
 use crate::app::{App, Doors};
 use crate::config::Config;
+use crate::keeper::Keeper;
 use crate::listen;
 use crate::welcome::lines;
 use firn_services::{ServiceError, Services};
@@ -115,10 +116,14 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         listener,
         move |request| doors.clone().handle(request),
         app.config.connections_max,
+        app.config.limits.clone(),
         Duration::from_secs(app.config.drain_seconds),
         stopped,
     ));
     runtime.spawn(sweep(Arc::downgrade(&app)));
+    Keeper::start(&app).map_err(StartError::Runtime)?;
+    runtime.spawn(crate::scrub::run(Arc::downgrade(&app)));
+    runtime.spawn(keep_within_limits(Arc::downgrade(&app)));
     tracing::info!(%address, data = %app.config.data.display(), "listening");
     Ok(Running {
         app,
@@ -169,6 +174,26 @@ async fn sweep(app: std::sync::Weak<App>) {
         let Some(app) = app.upgrade() else { return };
         // Errors are logged where they happen.
         let _ = crate::app::blocking(move || app.services.sweep()).await;
+    }
+}
+
+async fn keep_within_limits(app: std::sync::Weak<App>) {
+    loop {
+        let Some(seconds) = app
+            .upgrade()
+            .map(|app| app.config.retention_interval_seconds)
+        else {
+            return;
+        };
+        tokio::time::sleep(Duration::from_secs(seconds.max(1))).await;
+        let Some(app) = app.upgrade() else { return };
+        // A worker that failed is logged where it does.
+        let _ = crate::app::blocking(move || {
+            if let Err(error) = app.services.retention.keep() {
+                tracing::error!(error = error.chain(), "keeping caches within their limits");
+            }
+        })
+        .await;
     }
 }
 
@@ -229,12 +254,16 @@ impl Running {
         };
         // An error says that it has ended already.
         let _ = parts.stop.send(());
+        self.app.keeper.stop();
         if let Err(error) = parts.runtime.block_on(parts.serving) {
             tracing::error!(%error, "serving ended badly");
         }
         parts
             .runtime
             .shutdown_timeout(Duration::from_secs(self.app.config.drain_seconds));
+        if let Err(error) = self.app.services.retention.flush() {
+            tracing::warn!(error = error.chain(), "noting what was used");
+        }
         Ok(self.app.services.store.close()?)
     }
 }

@@ -81,6 +81,29 @@ pub(crate) fn keep(
     Ok((header(IN_BLOB, media_type, 0).into(), vec![blob.id]))
 }
 
+/// Media type and, if it lies in the value, content of an entry written by [`keep`]; `None` if it is malformed.
+pub(crate) fn read_value(value: &[u8]) -> Option<(&str, Option<&[u8]>)> {
+    let (place, rest) = value.split_first()?;
+    let (length, rest) = rest.split_first_chunk::<2>()?;
+    let (media_type, content) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    let media_type = std::str::from_utf8(media_type).ok()?;
+    match *place {
+        INLINE => Some((media_type, Some(content))),
+        IN_BLOB => Some((media_type, None)),
+        _ => None,
+    }
+}
+
+/// The media type and the bytes of a document that lies in its entry's value.
+pub(crate) fn inline(value: &[u8]) -> Option<(&str, &[u8])> {
+    let [INLINE, low, high, rest @ ..] = value else {
+        return None;
+    };
+    let length = usize::from(u16::from_le_bytes([*low, *high]));
+    let media_type = std::str::from_utf8(rest.get(..length)?).ok()?;
+    Some((media_type, &rest[length..]))
+}
+
 /// The document of an entry written by [`keep`].
 pub(crate) fn open(store: &Store, entry: &Entry) -> Result<Document, ServiceError> {
     let damaged = || ServiceError::StoredEntry(format!("{:?} {}", entry.kind, entry.key));

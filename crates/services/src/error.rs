@@ -40,15 +40,23 @@ pub enum ServiceError {
     MissingReference(String),
     #[error("already exists: {0}")]
     Conflict(String),
+    #[error("{0} uploads are under way in this cache: finish or cancel some, or wait")]
+    TooManyUploads(usize),
     #[error("{what} is larger than {limit} bytes")]
     TooLarge { what: &'static str, limit: u64 },
+    #[error("there are {limit} {what} already; come again when some have ended")]
+    TooMany { what: &'static str, limit: usize },
+    #[error("the server has no place for this now; come again")]
+    Busy,
+    #[error("the quota is exceeded: {0}")]
+    QuotaExceeded(String),
     #[error("the secret file {path}")]
     SecretFile {
         path: PathBuf,
         #[source]
         source: std::io::Error,
     },
-    #[error("the secret file {path} is malformed: {what}")]
+    #[error("the secret file {path} cannot be used: {what}")]
     SecretContent { path: PathBuf, what: String },
     #[error("the system gives no random bytes")]
     Random(#[source] getrandom::Error),
@@ -71,6 +79,7 @@ impl From<StoreError> for ServiceError {
             StoreError::MissingChunks(chunks) => Self::MissingChunks(chunks.len()),
             StoreError::MissingEntry(key) => Self::MissingReference(key),
             StoreError::Conflict(what) => Self::Conflict(what),
+            StoreError::TooManyUploads(open) => Self::TooManyUploads(open),
             StoreError::NoSuchCache(name) => Self::NotFound(format!("cache {name}")),
             StoreError::Format(fault) => Self::Format(fault),
             StoreError::WrongList(what) => Self::HashMismatch(what),
@@ -84,6 +93,9 @@ impl ServiceError {
     /// What a client may branch on.
     pub fn code(&self) -> ApiErrorCode {
         match self {
+            Self::Interrupted(source) if source.kind() == std::io::ErrorKind::TimedOut => {
+                ApiErrorCode::TooSlow
+            }
             Self::BadRequest(_)
             | Self::Format(_)
             | Self::NarInfo(_)
@@ -97,8 +109,11 @@ impl ServiceError {
             Self::MissingChunks(_) => ApiErrorCode::MissingChunks,
             Self::HashMismatch(_) => ApiErrorCode::HashMismatch,
             Self::MissingReference(_) => ApiErrorCode::MissingReference,
-            Self::Conflict(_) => ApiErrorCode::Conflict,
+            Self::Conflict(_) | Self::TooManyUploads(_) => ApiErrorCode::Conflict,
             Self::TooLarge { .. } => ApiErrorCode::TooLarge,
+            Self::TooMany { .. } => ApiErrorCode::TooMany,
+            Self::Busy => ApiErrorCode::Busy,
+            Self::QuotaExceeded(_) => ApiErrorCode::QuotaExceeded,
             Self::Store(StoreError::Full(_)) => ApiErrorCode::StorageFull,
             Self::SecretFile { .. }
             | Self::SecretContent { .. }

@@ -4,11 +4,13 @@
 //! [`firn_store::BlobReader`]. The server brings these calls to blocking threads.
 
 pub mod access;
+pub mod check;
 pub mod document;
 pub mod error;
 pub mod nix_cache;
 pub mod push;
 pub mod registry;
+pub mod retention;
 mod secret_file;
 mod sessions;
 mod sync;
@@ -18,6 +20,7 @@ pub use error::ServiceError;
 pub use nix_cache::NixCache;
 pub use push::Push;
 pub use registry::Registry;
+pub use retention::Retention;
 
 use firn_store::Store;
 use std::path::Path;
@@ -35,6 +38,8 @@ pub struct Services {
     pub registry: Registry,
     /// The push protocol.
     pub push: Push,
+    /// What caches keep.
+    pub retention: Arc<Retention>,
 }
 
 impl Services {
@@ -44,19 +49,44 @@ impl Services {
     /// # Errors
     /// If the store or the folder of secrets cannot be read or written.
     pub fn open(store: Store, dir: &Path) -> Result<Self, ServiceError> {
+        store.on_remade(check::remade);
         let access = Arc::new(Access::open(store.clone(), dir)?);
-        let nix_cache = Arc::new(NixCache::new(store.clone()));
+        let narinfos = Arc::new(nix_cache::Narinfos::new());
+        let uses = Arc::new(retention::Uses::new());
+        let retention = Arc::new(Retention::new(
+            store.clone(),
+            access.clone(),
+            narinfos.clone(),
+            uses.clone(),
+        ));
+        let nix_cache = Arc::new(NixCache::new(
+            store.clone(),
+            narinfos,
+            uses.clone(),
+            retention.clone(),
+        ));
+        let push = Push::new(
+            store.clone(),
+            nix_cache.clone(),
+            access.clone(),
+            retention.clone(),
+        );
         Ok(Self {
-            registry: Registry::new(store.clone(), access.clone()),
-            push: Push::new(store.clone(), nix_cache.clone(), access.clone()),
+            registry: Registry::new(store.clone(), access.clone(), uses, retention.clone()),
+            push,
+            retention,
             store,
             access,
             nix_cache,
         })
     }
 
-    /// Drops what clients left behind: idle sessions and uploads. To be called now and then.
+    /// Drops what clients left behind: idle sessions and uploads; notes what was used. To be called now and then.
     pub fn sweep(&self) {
+        if let Err(error) = self.retention.flush() {
+            tracing::warn!(error = error.chain(), "noting what was used");
+        }
+        self.access.retire_keys();
         self.push.sweep();
         self.registry.sweep();
         self.nix_cache.sweep();

@@ -1,10 +1,14 @@
-//! Files that hold secrets: mode 0600, written whole or not at all.
+//! Files that hold secrets: mode 0600, written whole or not at all, and refused where everybody may read them.
 
 use crate::ServiceError;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+
+/// Bits of a mode. Groups are warned of only: container platforms give volumes to a group of the service's own.
+const OTHERS: u32 = 0o007;
+const GROUP: u32 = 0o070;
 
 fn fault(path: &Path) -> impl FnOnce(std::io::Error) -> ServiceError {
     let path = path.to_owned();
@@ -13,11 +17,27 @@ fn fault(path: &Path) -> impl FnOnce(std::io::Error) -> ServiceError {
 
 /// The file's text, or `None` if there is no such file.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, ServiceError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(fault(path)(error)),
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fault(path)(error)),
+    };
+    let mode = file.metadata().map_err(fault(path))?.permissions().mode();
+    if mode & OTHERS != 0 {
+        return Err(ServiceError::SecretContent {
+            path: path.to_owned(),
+            what: format!(
+                "everybody may open it (mode {:o}); `chmod 600` it, and rotate what it holds if somebody did",
+                mode & 0o777
+            ),
+        });
     }
+    if mode & GROUP != 0 {
+        tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "a group may open a secret file");
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(fault(path))?;
+    Ok(Some(text))
 }
 
 /// Replaces the file durably; its folder must exist.
@@ -67,7 +87,22 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), ServiceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_secret_that_everybody_may_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token.key");
+        write(&path, "hunter2").unwrap();
+        for (mode, taken) in [(0o600, true), (0o640, true), (0o604, false), (0o644, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let read = read(&path);
+            assert_eq!(read.is_ok(), taken, "{mode:o}");
+            if let Err(error) = read {
+                assert!(error.to_string().contains("chmod 600"), "{error}");
+                assert!(!error.to_string().contains("hunter2"));
+            }
+        }
+    }
 
     #[test]
     fn a_secret_is_for_its_owner_only_and_replaceable() {

@@ -30,6 +30,16 @@ pub(crate) fn decode<T>(
     })
 }
 
+/// Decodes one stored frame, of whatever length, and gives its bytes to `take`.
+pub(crate) fn decode_any<T>(frame: &[u8], take: impl FnOnce(&[u8]) -> T) -> Result<T, StoreError> {
+    DECODER.with_borrow_mut(|(decoder, raw)| {
+        decoder
+            .decode(frame, raw)
+            .map_err(|error| StoreError::Damaged(error.to_string()))?;
+        Ok(take(raw))
+    })
+}
+
 /// Runs with this thread's encoder.
 pub(crate) fn with_encoder<T>(run: impl FnOnce(&mut Encoder) -> T) -> T {
     ENCODER.with_borrow_mut(run)

@@ -25,8 +25,13 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// Its packs or segments are there: a new database would forget them.
+    #[error("packs and segments are here, but not their database {0}")]
+    DatabaseMissing(PathBuf),
     #[error("the metadata database failed")]
     Database(#[source] rusqlite::Error),
+    #[error("{0} uploads are under way in this cache: finish or cancel some")]
+    TooManyUploads(usize),
     #[error("session {0} is gone")]
     SessionGone(String),
     #[error("{} chunks of the blob are not here", .0.len())]
@@ -41,6 +46,9 @@ pub enum StoreError {
     WrongList(String),
     #[error("stored bytes are damaged: {0}")]
     Damaged(String),
+    /// What was read there lies elsewhere now, or is gone: whoever meets this looks again.
+    #[error("pack {0} was collected meanwhile")]
+    Collected(i64),
     #[error("the stream is malformed")]
     Format(#[from] firn_chunks::chunker::FormatError),
     #[error("reading the upload failed")]
@@ -86,11 +94,13 @@ impl StoreError {
                 known: *known,
             },
             Self::Full(source) => Self::Full(copy(source)),
+            Self::DatabaseMissing(path) => Self::DatabaseMissing(path.clone()),
             Self::Io { path, source } => Self::Io {
                 path: path.clone(),
                 source: copy(source),
             },
             Self::Database(source) => Self::Database(duplicate_database(source)),
+            Self::TooManyUploads(open) => Self::TooManyUploads(*open),
             Self::SessionGone(id) => Self::SessionGone(id.clone()),
             Self::MissingChunks(ids) => Self::MissingChunks(ids.clone()),
             Self::MissingEntry(key) => Self::MissingEntry(key.clone()),
@@ -98,6 +108,7 @@ impl StoreError {
             Self::NoSuchCache(name) => Self::NoSuchCache(name.clone()),
             Self::WrongList(what) => Self::WrongList(what.clone()),
             Self::Damaged(what) => Self::Damaged(what.clone()),
+            Self::Collected(pack) => Self::Collected(*pack),
             Self::Format(source) => Self::Format(source.clone()),
             Self::Upload(source) => Self::Upload(copy(source)),
             Self::Backend {

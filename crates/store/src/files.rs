@@ -4,7 +4,12 @@
 //! one writer, synced, and never changed again. What is needed of a backend stands here
 //! and nowhere else, so that an object store can take its place.
 
+mod copy;
+
+pub(crate) use copy::Copied;
+
 use crate::StoreError;
+use crate::failpoint::{Point, reach};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
@@ -39,6 +44,14 @@ impl Folder {
         builder
             .create(root)
             .map_err(|error| StoreError::io(root, error))?;
+        Ok(Self {
+            root: root.to_owned(),
+        })
+    }
+
+    /// The folder at `root`, which must be there.
+    pub(crate) fn open_existing(root: &Path) -> Result<Self, StoreError> {
+        fs::metadata(root).map_err(|error| StoreError::io(root, error))?;
         Ok(Self {
             root: root.to_owned(),
         })
@@ -109,7 +122,9 @@ impl Folder {
                 .open(&temporary)?;
             file.write_all_at(bytes, 0)?;
             file.sync_all()?;
+            reach(Point::FileWritten).map_err(io::Error::other)?;
             fs::rename(&temporary, &path)?;
+            reach(Point::FileRenamed).map_err(io::Error::other)?;
             sync_parent(&path)
         };
         write().map_err(|error| {
@@ -204,6 +219,16 @@ impl Folder {
     /// Deletes a file; one that is not there counts as deleted (rule 7).
     pub(crate) fn delete(&self, key: &str) -> Result<(), StoreError> {
         match fs::remove_file(self.path(key)) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.error(key, error)),
+        }
+    }
+
+    /// As [`Folder::delete`]; after a power cut it is still gone.
+    pub(crate) fn delete_durably(&self, key: &str) -> Result<(), StoreError> {
+        self.delete(key)?;
+        match sync_parent(&self.path(key)) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.error(key, error)),

@@ -14,7 +14,7 @@ pub(crate) use batch::BatchPool;
 use crate::db::{Durability, chunks};
 use crate::store::Inner;
 use crate::types::{BlobInfo, Session};
-use crate::verifier::{BlobVerifier, Hashes, hash_stored};
+use crate::verifier::{BlobVerifier, Hashes, Held};
 use crate::{StoreError, codec};
 use batch::{BATCH_BYTES, Batch};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -41,6 +41,22 @@ pub struct Ingest {
     chunker: Option<FormatChunker>,
     batch: Batch,
     pipeline: Option<Pipeline>,
+    /// What earlier pipelines did; it is with the present one while there is one.
+    done: Done,
+    /// Told of chunks once they are stored.
+    watch: Option<Watch>,
+    /// Whether the first chunks were stored by another process, so that their hashes are not known here.
+    resumed: bool,
+}
+
+/// Told of chunks, in order, once they are stored.
+pub(crate) type Watch = Box<dyn FnMut(&[ChunkRef]) -> Result<(), StoreError> + Send>;
+
+/// The hash of the raw bytes, and what is stored.
+#[derive(Default)]
+struct Done {
+    identity: Sha256Hasher,
+    stored: Stored,
 }
 
 /// Chunks in order, and the frames of those that are new, each once.
@@ -61,7 +77,7 @@ struct Stored {
 struct Pipeline {
     batches: Sender<Batch>,
     encoder: JoinHandle<Result<Sha256Hasher, StoreError>>,
-    storer: JoinHandle<Result<Stored, StoreError>>,
+    storer: JoinHandle<(Option<Watch>, Result<Stored, StoreError>)>,
 }
 
 impl Ingest {
@@ -72,7 +88,24 @@ impl Ingest {
             session: session.clone(),
             chunker: Some(FormatChunker::new(format, V1)),
             pipeline: None,
+            done: Done::default(),
+            watch: None,
+            resumed: false,
         }
+    }
+
+    /// An opaque stream whose first chunks are stored already.
+    pub(crate) fn resumed(
+        inner: Arc<Inner>,
+        session: &Session,
+        chunks: Vec<ChunkRef>,
+        watch: Watch,
+    ) -> Self {
+        let mut ingest = Self::new(inner, session, Format::Opaque);
+        ingest.resumed = !chunks.is_empty();
+        ingest.done.stored.list = ChunkList { chunks };
+        ingest.watch = Some(watch);
+        ingest
     }
 
     /// Takes the next bytes; blocks while storage is busy.
@@ -97,7 +130,10 @@ impl Ingest {
     fn dispatch(&mut self) -> Result<(), StoreError> {
         let pipeline = match self.pipeline.take() {
             Some(pipeline) => pipeline,
-            None => Pipeline::start(&self.inner, &self.session)?,
+            None => {
+                let done = std::mem::take(&mut self.done);
+                Pipeline::start(&self.inner, &self.session, done, self.watch.take())?
+            }
         };
         let mut batch = std::mem::replace(&mut self.batch, Batch::new(&self.inner.batches));
         batch.depart();
@@ -108,9 +144,41 @@ impl Ingest {
             }
             Err(_) => {
                 self.chunker = None;
-                pipeline.finish().and_then(|_| Err(failed_before()))
+                pipeline.finish().1.and_then(|_| Err(failed_before()))
             }
         }
+    }
+
+    /// Stores every chunk that is whole; [`Ingest::held`] is then all that is not stored.
+    pub(crate) fn flush(&mut self) -> Result<(), StoreError> {
+        let flushed = self.try_flush();
+        if flushed.is_err() {
+            self.chunker = None;
+        }
+        flushed
+    }
+
+    fn try_flush(&mut self) -> Result<(), StoreError> {
+        if self.pipeline.is_some() {
+            if !self.batch.bytes().is_empty() {
+                self.dispatch()?;
+            }
+            let pipeline = self.pipeline.take().ok_or_else(failed_before)?;
+            let (watch, done) = pipeline.finish();
+            self.watch = watch;
+            self.done = done?;
+        } else if !self.batch.bytes().is_empty() {
+            let batch = std::mem::replace(&mut self.batch, Batch::new(&self.inner.batches));
+            let Done { identity, stored } = &mut self.done;
+            let encoded = encode(&self.inner, &self.session, &batch, identity)?;
+            store(&self.inner, &self.session, encoded, stored, &mut self.watch)?;
+        }
+        Ok(())
+    }
+
+    /// The last bytes of an opaque stream, which lie in no chunk yet.
+    pub(crate) fn held(&self) -> &[u8] {
+        self.chunker.as_ref().map_or(&[], FormatChunker::held)
     }
 
     /// The blob, its bytes durable, under a lease.
@@ -120,28 +188,19 @@ impl Ingest {
     pub fn finish(mut self) -> Result<BlobInfo, StoreError> {
         let chunker = self.chunker.take().ok_or_else(failed_before)?;
         chunker.finish(&mut |chunk| self.batch.add(chunk))?;
-        let (identity, stored) = if self.pipeline.is_some() {
-            if !self.batch.bytes().is_empty() {
-                self.dispatch()?;
-            }
-            match self.pipeline.take() {
-                Some(pipeline) => pipeline.finish()?,
-                None => return Err(failed_before()),
-            }
-        } else {
-            let mut identity = Sha256Hasher::new();
-            let mut stored = Stored::default();
-            let encoded = encode(&self.inner, &self.session, &self.batch, &mut identity)?;
-            store(&self.inner, &self.session, encoded, &mut stored)?;
-            (identity, stored)
+        self.try_flush()?;
+        let Done { identity, stored } = self.done;
+        let (db, source) = (self.inner.db.clone(), self.inner.source.clone());
+        let verifier = match self.resumed {
+            true => BlobVerifier::new(db, source, &self.session, stored.list),
+            false => BlobVerifier::from_hashes(
+                db,
+                source,
+                &self.session,
+                stored.list,
+                stored.hashes.with_identity(identity),
+            ),
         };
-        let verifier = BlobVerifier::from_hashes(
-            self.inner.db.clone(),
-            self.inner.source.clone(),
-            &self.session,
-            stored.list,
-            stored.hashes.with_identity(identity),
-        );
         self.inner.put_blob(verifier)
     }
 }
@@ -151,7 +210,12 @@ fn failed_before() -> StoreError {
 }
 
 impl Pipeline {
-    fn start(inner: &Arc<Inner>, session: &Session) -> Result<Self, StoreError> {
+    fn start(
+        inner: &Arc<Inner>,
+        session: &Session,
+        done: Done,
+        mut watch: Option<Watch>,
+    ) -> Result<Self, StoreError> {
         let (batches, waiting) = bounded::<Batch>(0);
         let (encoded, compressed) = bounded::<Encoded>(0);
         let (first, second) = (
@@ -161,23 +225,25 @@ impl Pipeline {
         Ok(Self {
             batches,
             encoder: spawn("firn-compress", move || {
-                encode_all(&first.0, &first.1, &waiting, &encoded)
+                encode_all(&first.0, &first.1, done.identity, &waiting, &encoded)
             })?,
             storer: spawn("firn-store", move || {
-                store_all(&second.0, &second.1, &compressed)
+                let stored = store_all(&second.0, &second.1, done.stored, &compressed, &mut watch);
+                (watch, stored)
             })?,
         })
     }
 
     /// Waits for all batches. The storer's error is the cause of the encoder's, if both have one.
-    fn finish(self) -> Result<(Sha256Hasher, Stored), StoreError> {
+    fn finish(self) -> (Option<Watch>, Result<Done, StoreError>) {
         drop(self.batches);
         let encoded = self.encoder.join().unwrap_or_else(|_| Err(failed_before()));
-        let stored = self
+        let (watch, stored) = self
             .storer
             .join()
-            .unwrap_or_else(|_| Err(failed_before()))?;
-        encoded.map(|identity| (identity, stored))
+            .unwrap_or_else(|_| (None, Err(failed_before())));
+        let done = stored.and_then(|stored| encoded.map(|identity| Done { identity, stored }));
+        (watch, done)
     }
 }
 
@@ -194,10 +260,10 @@ fn spawn<T: Send + 'static>(
 fn encode_all(
     inner: &Inner,
     session: &Session,
+    mut identity: Sha256Hasher,
     batches: &Receiver<Batch>,
     encoded: &Sender<Encoded>,
 ) -> Result<Sha256Hasher, StoreError> {
-    let mut identity = Sha256Hasher::new();
     for batch in batches {
         let made = encode(inner, session, &batch, &mut identity)?;
         // Its room is another's while this one waits for storage.
@@ -212,9 +278,10 @@ fn encode_all(
 fn store_all(
     inner: &Inner,
     session: &Session,
+    mut stored: Stored,
     batches: &Receiver<Encoded>,
+    watch: &mut Option<Watch>,
 ) -> Result<Stored, StoreError> {
-    let mut stored = Stored::default();
     let mut gathered = Encoded::default();
     let (mut seen, mut bytes) = (HashSet::new(), 0);
     for encoded in batches {
@@ -227,12 +294,13 @@ fn store_all(
             }
         }
         if bytes >= STORE_BYTES || gathered.chunks.len() >= STORE_CHUNKS {
-            store(inner, session, std::mem::take(&mut gathered), &mut stored)?;
+            let gathered = std::mem::take(&mut gathered);
+            store(inner, session, gathered, &mut stored, watch)?;
             seen.clear();
             bytes = 0;
         }
     }
-    store(inner, session, gathered, &mut stored)?;
+    store(inner, session, gathered, &mut stored, watch)?;
     Ok(stored)
 }
 
@@ -280,6 +348,7 @@ fn store(
     session: &Session,
     encoded: Encoded,
     stored: &mut Stored,
+    watch: &mut Option<Watch>,
 ) -> Result<(), StoreError> {
     inner.session_touch(&session.id)?;
     let fresh: HashMap<ChunkId, VerifiedFrame> = encoded
@@ -306,7 +375,7 @@ fn store(
             held.is_none_or(|held| held.checksum == frame.record().checksum)
         };
         if let Some(frame) = frame.filter(same) {
-            hash_run(inner, &mut run, stored)?;
+            hash_run(inner, session, &mut run, stored)?;
             stored
                 .hashes
                 .add_frame(frame.frame(), frame.record().checksum);
@@ -314,7 +383,10 @@ fn store(
             run.extend(held);
         }
     }
-    hash_run(inner, &mut run, stored)?;
+    hash_run(inner, session, &mut run, stored)?;
+    if let Some(watch) = watch {
+        watch(&encoded.chunks)?;
+    }
     stored.list.chunks.extend(encoded.chunks);
     Ok(())
 }
@@ -343,10 +415,16 @@ fn locate(
 
 fn hash_run(
     inner: &Inner,
+    session: &Session,
     run: &mut Vec<chunks::Located>,
     stored: &mut Stored,
 ) -> Result<(), StoreError> {
-    hash_stored(&inner.source, run, |frame, located| {
+    let held = Held {
+        db: &inner.db,
+        source: &inner.source,
+        domain: session.domain,
+    };
+    held.hash(run, |frame, located| {
         stored.hashes.add_frame(frame, located.checksum);
         Ok(())
     })?;

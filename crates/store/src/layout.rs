@@ -22,7 +22,8 @@ pub(crate) const PACKS: &str = "packs";
 /// Prefix of the segments.
 pub(crate) const SEGMENTS: &str = "segments";
 
-const VERSION_FILE: &str = "VERSION";
+/// Names the format.
+pub(crate) const VERSION_FILE: &str = "VERSION";
 const MAGIC: &str = "firn-store ";
 
 /// Checks the folder's version, or writes it into a new folder.
@@ -38,6 +39,17 @@ pub(crate) fn check_version(folder: &Folder) -> Result<(), StoreError> {
             found: found.unwrap_or(text.trim()).to_owned(),
             known: VERSION,
         }),
+    }
+}
+
+/// Refuses a folder that has lost its database: an empty one in its place would know nothing of what is here,
+/// and a collector would take it for rubbish.
+pub(crate) fn check_database(folder: &Folder) -> Result<(), StoreError> {
+    let lost = folder.length(DATABASE)?.is_none()
+        && !(folder.list(SEGMENTS)?.is_empty() && folder.list(PACKS)?.is_empty());
+    match lost {
+        true => Err(StoreError::DatabaseMissing(folder.path(DATABASE))),
+        false => Ok(()),
     }
 }
 
@@ -79,6 +91,18 @@ pub(crate) fn parse_pack_key(key: &str) -> Option<(String, String)> {
 /// Where a segment lies. `at` is in microseconds and grows from segment to segment.
 pub(crate) fn segment_key(at: i64, random: &str) -> String {
     format!("{SEGMENTS}/{at:016x}-{random}.seg")
+}
+
+/// The time in a segment's name.
+pub(crate) fn segment_time(key: &str) -> Option<i64> {
+    let name = key.rsplit_once('/')?.1;
+    i64::from_str_radix(name.get(..16)?, 16).ok()
+}
+
+/// What would be the number in a segment's name, if it is the part of a compaction.
+pub(crate) fn segment_number(key: &str) -> Option<u16> {
+    let name = key.rsplit_once('/')?.1;
+    u16::from_str_radix(name.get(17..21)?, 16).ok()
 }
 
 /// Percent-encodes everything but lower-case letters, digits, `_` and `-`.

@@ -11,35 +11,61 @@
 //! | `packs` | appends frames, many callers a sync |
 //! | `read` | where a blob's frames lie, and reading them |
 //! | `verifier`, `ingest` | hashing blobs, from frames and from streams |
+//! | `uploads` | streams that go on after a restart |
 //! | `shared` | a store without a server: in a folder, a bucket or a registry |
+//! | `backup`, `replica` | a copy of a folder that is being served, and frames out of one |
+//! | `check` | structure and data |
+//! | `collect` | what nothing needs any more goes, while everybody works |
+//! | `quarantine` | damaged frames: out of the readers' way, and whole again |
+//! | `retention` | what retention reads, and the transaction in which it takes entries away |
 //! | `segments`, `rebuild` | the index beside the database, and the database from the index |
+//! | `failpoint` | points at which tests let a step fail; nothing in what is released |
 
+mod backup;
+mod check;
 mod codec;
+mod collect;
 mod db;
 mod entry_cache;
 mod error;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
+#[cfg(not(feature = "failpoints"))]
+mod failpoint;
 mod files;
 mod ingest;
 mod layout;
 mod packs;
+mod quarantine;
 mod read;
 mod rebuild;
+mod replica;
+mod retention;
 mod segments;
 pub mod shared;
 mod store;
 mod types;
+mod uploads;
 mod verifier;
 
+pub use backup::BackupReport;
+pub use check::{CheckReport, DataOptions, DataProgress, Explain, Finding, FindingKind, Meaning};
+pub use collect::{CollectionOptions, CollectionReport, CollectionStep};
 pub use error::StoreError;
 pub use ingest::Ingest;
 pub use read::BlobReader;
+pub use replica::Replica;
+pub use retention::Eviction;
 pub use types::*;
+pub use uploads::Upload;
 pub use verifier::{BlobVerifier, FreshChunk};
 
 use db::{Durability, blobs, caches, entries, sessions};
+use failpoint::{Point, reach};
 use firn_chunks::{ChunkId, ChunkList, Format, ListId, VerifiedFrame};
 use firn_formats::Sha256;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A store in a local folder. Clones share it.
 #[derive(Clone)]
@@ -166,9 +192,12 @@ impl Store {
             false => Durability::Synced,
         };
         let published = self.inner.db.write(durability, move |connection| {
-            entries::publish(connection, session.as_deref(), cache, &publication)
+            let published = entries::publish(connection, session.as_deref(), cache, &publication)?;
+            reach(Point::PublicationPrepared)?;
+            Ok(published)
         });
         self.inner.entries.published();
+        reach(Point::PublicationCommitted)?;
         published
     }
 
@@ -179,28 +208,47 @@ impl Store {
             .snapshot(|connection| entries::usage(connection, cache))
     }
 
-    /// Renews the leases of the blobs of these entries ("present" was answered: rule 5).
-    pub fn renew(&self, cache: CacheId, kind: EntryKind, keys: &[&str]) -> Result<(), StoreError> {
+    /// Which of these entries are here, to be told to a pusher: their leases and those of their blobs are renewed
+    /// (rule 5).
+    pub fn renew(
+        &self,
+        cache: CacheId,
+        kind: EntryKind,
+        keys: &[&str],
+    ) -> Result<Vec<bool>, StoreError> {
         let lease = self.inner.options.lease;
         let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
         // Leases that last for a good while yet are left alone: the common case writes nothing.
-        let due = self.inner.db.snapshot(|connection| {
-            entries::lease_ends_soon(connection, cache, kind, &keys, lease / 2)
+        let (due, present) = self.inner.db.snapshot(|connection| {
+            let due = entries::lease_ends_soon(connection, cache, kind, &keys, lease / 2)?;
+            Ok((due, entries::present(connection, cache, kind, &keys)?))
         })?;
         if !due {
-            return Ok(());
+            return Ok(present);
         }
-        self.inner.db.write(Durability::Ordered, move |connection| {
-            entries::renew(connection, cache, kind, &keys, lease)
-        })
+        let present = self
+            .inner
+            .db
+            .write(Durability::Ordered, move |connection| {
+                entries::renew(connection, cache, kind, &keys, lease)?;
+                // One that a collector took between the two is not here.
+                entries::present(connection, cache, kind, &keys)
+            })?;
+        reach(Point::LeasesRenewed)?;
+        Ok(present)
     }
 
     /// Opens a session for a cache.
     pub fn session_open(&self, cache: &CacheRow) -> Result<Session, StoreError> {
         let (cache, ttl) = (cache.clone(), self.inner.options.session_ttl);
-        self.inner.db.write(Durability::Ordered, move |connection| {
-            sessions::open(connection, &cache, ttl)
-        })
+        let session = self
+            .inner
+            .db
+            .write(Durability::Ordered, move |connection| {
+                sessions::open(connection, &cache, ttl)
+            })?;
+        reach(Point::SessionOpened)?;
+        Ok(session)
     }
 
     /// Finds a live session and renews it.
@@ -211,9 +259,13 @@ impl Store {
     /// Ends a session; its pins go.
     pub fn session_close(&self, id: &str) -> Result<(), StoreError> {
         let id = id.to_owned();
-        self.inner.db.write(Durability::Ordered, move |connection| {
-            sessions::close(connection, &id)
-        })
+        self.inner
+            .db
+            .write(Durability::Ordered, move |connection| {
+                sessions::close(connection, &id)
+            })?;
+        reach(Point::SessionClosed)?;
+        self.inner.reap_sessions().map(|_| ())
     }
 
     /// Pins those of `ids` that are valid in the session's domain; true where missing.
@@ -267,6 +319,22 @@ impl Store {
         Ingest::new(self.inner.clone(), session, format)
     }
 
+    /// Begins an upload that outlives this process. `owner` is kept with it.
+    /// Fails with `TooManyUploads` if all that the cache may have are fresh.
+    pub fn upload_begin(
+        &self,
+        cache: &CacheRow,
+        owner: &str,
+        limits: UploadLimits,
+    ) -> Result<Upload, StoreError> {
+        Upload::begin(&self.inner, cache, owner, limits)
+    }
+
+    /// Goes on with an upload where it is durable; `SessionGone` if there is none.
+    pub fn upload_resume(&self, id: &str, limits: UploadLimits) -> Result<Upload, StoreError> {
+        Upload::resume(&self.inner, id, limits)
+    }
+
     /// Makes (streaming) and remembers the deterministic gzip of a blob.
     pub fn make_gzip(&self, blob: BlobId) -> Result<(Sha256, u64), StoreError> {
         self.inner.make_gzip(blob)
@@ -306,6 +374,11 @@ impl Store {
         self.inner.db.read(|connection| blobs::list(connection, id))
     }
 
+    /// Lengths of a blob's frames, in the order of its chunks; an error if one is missing.
+    pub fn frame_lengths(&self, id: BlobId) -> Result<Vec<u32>, StoreError> {
+        self.inner.frame_lengths(id)
+    }
+
     /// Opens a representation for reading; when this returns, every chunk's place is known
     /// and its pack open (rule 9). `range` is (first byte, length), cut to what is there. A gzip that was never
     /// made is made first, which takes as long as compressing it.
@@ -316,6 +389,94 @@ impl Store {
         range: Option<(u64, u64)>,
     ) -> Result<BlobReader, StoreError> {
         self.inner.read(blob, representation, range)
+    }
+
+    /// Checks the structure and, with `data`, every byte of a part before. Damaged chunks go into quarantine. `go_on`
+    /// hears of the progress of reading data, and may stop it.
+    pub fn check(
+        &self,
+        data: Option<&DataOptions>,
+        explain: Explain<'_>,
+        go_on: &mut dyn FnMut(&DataProgress) -> bool,
+    ) -> Result<CheckReport, StoreError> {
+        check::check(&self.inner, data, explain, go_on)
+    }
+
+    /// Reads data as [`Store::check`] does, and nothing more.
+    pub fn scrub(
+        &self,
+        data: &DataOptions,
+        go_on: &mut dyn FnMut(&DataProgress) -> bool,
+    ) -> Result<DataProgress, StoreError> {
+        check::scrub(&self.inner, data, go_on)
+    }
+
+    /// Makes, or brings up to date, a copy of a data folder in another, while a server works in it or not. With
+    /// `link`, packs on the same file system are linked, not copied. `Conflict` if the other folder holds
+    /// something else.
+    pub fn backup(
+        source: &std::path::Path,
+        dest: &std::path::Path,
+        link: bool,
+    ) -> Result<BackupReport, StoreError> {
+        backup::backup(source, dest, link)
+    }
+
+    /// What keeps a closed folder from being opened: another version, a damaged database. Fails with `Locked`
+    /// if a server has it open.
+    pub fn inspect(dir: &std::path::Path) -> Result<Vec<Finding>, StoreError> {
+        check::inspect(dir)
+    }
+
+    /// Says once what becomes of entries whose blob gets another zstd representation. Without it they stay.
+    pub fn on_remade(&self, remake: Remake) {
+        // A second word changes nothing.
+        let _ = self.inner.quarantine.ward.remake.set(remake);
+    }
+
+    /// Grows when what was served before may not be any more: who remembers entries has to forget them.
+    pub fn changes(&self) -> u64 {
+        self.inner.quarantine.ward.changes.load(Ordering::SeqCst)
+    }
+
+    /// Chunks in quarantine, after one of them.
+    pub fn damaged(
+        &self,
+        after: Option<&(DomainId, ChunkId)>,
+        limit: usize,
+    ) -> Result<Vec<DamagedChunk>, StoreError> {
+        self.inner
+            .db
+            .read(|connection| db::damage::all(connection, after, limit))
+    }
+
+    /// Gives chunks in quarantine these frames, in whatever domain; others are left. Says how many were healed.
+    pub fn heal(&self, frames: Vec<VerifiedFrame>) -> Result<u64, StoreError> {
+        self.inner.heal(frames)
+    }
+
+    /// Waits until what readers met of damage is in quarantine, and blobs that wait for it are made anew.
+    pub fn settle(&self) {
+        self.inner.quarantine.settle();
+    }
+
+    /// What [`Store::collect`] would do now; changes nothing. `go_on` is asked before each step.
+    pub fn plan_collection(
+        &self,
+        options: &CollectionOptions,
+        go_on: &dyn Fn(CollectionStep) -> bool,
+    ) -> Result<CollectionReport, StoreError> {
+        collect::plan(&self.inner, options, go_on)
+    }
+
+    /// Takes away what nothing needs any more, while others read and write. `go_on` is asked before each step;
+    /// once it says no, the collection ends there, and the next one goes on. A second one waits for the first.
+    pub fn collect(
+        &self,
+        options: &CollectionOptions,
+        go_on: &dyn Fn(CollectionStep) -> bool,
+    ) -> Result<CollectionReport, StoreError> {
+        collect::collect(&self.inner, options, go_on)
     }
 
     /// Figures for metrics and `firn stats`.

@@ -5,8 +5,11 @@
 //! The new database is built beside the old and takes its place when it is whole.
 
 use crate::db::blobs::NewBlob;
-use crate::db::{self, blobs, caches, chunks};
+use crate::db::{self, blobs, caches, chunks, now_ms};
+use crate::failpoint::{Point, reach};
 use crate::files::{Folder, ReadFile};
+use crate::segments::compact;
+use crate::types::EntryKind;
 use crate::types::{DomainId, Options, RebuildReport};
 use crate::{StoreError, layout};
 use firn_chunks::pack::{self, Placed};
@@ -44,14 +47,15 @@ pub(crate) fn rebuild(options: &Options) -> Result<RebuildReport, StoreError> {
     let mut report = RebuildReport::default();
     let transaction = connection.transaction()?;
     let mut sequence = 0;
+    let covered = compact::covers(&folder)?;
     for key in folder.list(layout::SEGMENTS)? {
-        if key.ends_with(".seg") {
+        if key.ends_with(".seg") && !covered.contains(&key) {
             sequence = sequence.max(read_segment(&folder, &transaction, &key, &mut report)?);
         }
     }
     read_packs(&folder, &transaction, &mut report)?;
     drop_incomplete_blobs(&transaction, &mut report, options.lease)?;
-    place_entries(&transaction, &mut report)?;
+    place_entries(&transaction, &mut report, options.lease)?;
     grow_sequence(&transaction, sequence)?;
     transaction.commit()?;
     connection
@@ -61,20 +65,26 @@ pub(crate) fn rebuild(options: &Options) -> Result<RebuildReport, StoreError> {
     Ok(report)
 }
 
-/// Moves the old database aside and the new one in.
+/// Moves the old database aside and the new one in. In between there is none, and a store without one does not
+/// open: an old database without the end of its log, or a new one with a foreign log, would.
 fn replace(folder: &Folder) -> Result<(), StoreError> {
     folder.sync(TEMPORARY)?;
+    reach(Point::DatabaseRebuilt)?;
     let aside = format!("{}.replaced-{}", layout::DATABASE, layout::random_hex(4)?);
+    folder.rename(layout::DATABASE, &aside)?;
     // The log goes with the database it belongs to: a foreign one would be replayed into the new.
     folder.rename(
         &format!("{}-wal", layout::DATABASE),
         &format!("{aside}-wal"),
     )?;
     folder.delete(&format!("{}-shm", layout::DATABASE))?;
-    folder.rename(layout::DATABASE, &aside)?;
+    reach(Point::DatabaseMovedAside)?;
     folder.rename(TEMPORARY, layout::DATABASE)?;
-    Ok(())
+    reach(Point::DatabaseReplaced)
 }
+
+/// The version of segments that this program reads.
+const SEGMENT_VERSION: u32 = 1;
 
 fn read_segment(
     folder: &Folder,
@@ -83,6 +93,14 @@ fn read_segment(
     report: &mut RebuildReport,
 ) -> Result<i64, StoreError> {
     let bytes = folder.read(key)?.unwrap_or_default();
+    if let Some(version) = segment::later_version(&bytes) {
+        // It is not damaged, so nothing may be made without what it tells.
+        return Err(StoreError::FormatVersion {
+            path: folder.path(key),
+            found: version.to_string(),
+            known: SEGMENT_VERSION,
+        });
+    }
     let segment = match segment::decode(&bytes) {
         Ok(segment) => segment,
         Err(error) => {
@@ -183,8 +201,9 @@ fn apply_blob(connection: &Connection, record: &BlobRecord) -> Result<(), StoreE
         zstd_sha256: Sha256(record.zstd_sha256),
         zstd_length: record.zstd_length,
     };
-    blobs::put(connection, &new, Duration::ZERO)?;
-    Ok(())
+    let blob = blobs::put(connection, &new, Duration::ZERO)?;
+    // One that was collected and came again may have other frames.
+    blobs::set_zstd(connection, blob.id, new.zstd_sha256, new.zstd_length)
 }
 
 fn stage_entry(connection: &Connection, record: &Record) -> Result<(), StoreError> {
@@ -220,6 +239,11 @@ fn stage_entry(connection: &Connection, record: &Record) -> Result<(), StoreErro
     Ok(())
 }
 
+/// Forgets chunks that do not lie in a pack that is here.
+const FORGET_UNHELD: &str =
+    "DELETE FROM chunks WHERE NOT EXISTS (SELECT 1 FROM pack_files WHERE pack_files.pack = chunks.pack
+        AND \"offset\" + frame_length <= length);";
+
 /// Looks at every pack file: forgets frames that are not in it, adds those that no segment told of.
 fn read_packs(
     folder: &Folder,
@@ -229,6 +253,7 @@ fn read_packs(
     connection.execute_batch(
         "CREATE TEMP TABLE pack_files (pack INTEGER PRIMARY KEY, length INTEGER NOT NULL) STRICT;",
     )?;
+    let mut packs = Vec::new();
     for key in folder.list(layout::PACKS)? {
         let Some((domain, name)) = layout::parse_pack_key(&key) else {
             tracing::warn!(file = %key, "not a pack");
@@ -239,11 +264,24 @@ fn read_packs(
         };
         let domain = caches::domain(connection, &domain)?;
         let pack = pack_row(connection, domain, &name)?;
+        connection.execute(
+            "INSERT INTO pack_files VALUES (?, ?)",
+            params![pack, db::signed(file.length()?)],
+        )?;
+        packs.push((key, domain, pack));
+    }
+    // First of all what lies in no pack is forgotten: a chunk may have been copied to another one, of which no
+    // segment has told yet.
+    connection.execute_batch(FORGET_UNHELD)?;
+    for (key, domain, pack) in packs {
+        let Some(file) = folder.open_read(&key)? else {
+            continue;
+        };
         let found = read_pack(&file, &key, report)?;
         report.packs += 1;
         connection.execute(
-            "INSERT INTO pack_files VALUES (?, ?)",
-            params![pack, db::signed(found.durable_length)],
+            "UPDATE pack_files SET length = ? WHERE pack = ?",
+            params![db::signed(found.durable_length), pack],
         )?;
         for placed in &found.frames {
             chunks::insert_one(connection, domain, pack, placed)?;
@@ -257,10 +295,9 @@ fn read_packs(
             ],
         )?;
     }
+    connection.execute_batch(FORGET_UNHELD)?;
     connection.execute_batch(
-        "DELETE FROM chunks WHERE NOT EXISTS (SELECT 1 FROM pack_files WHERE pack_files.pack = chunks.pack
-             AND \"offset\" + frame_length <= length);
-         DELETE FROM packs WHERE id NOT IN (SELECT pack FROM pack_files);
+        "DELETE FROM packs WHERE id NOT IN (SELECT pack FROM pack_files);
          UPDATE packs SET (chunks, raw_bytes, frame_bytes) = (SELECT count(*),
              coalesce(sum(raw_length), 0), coalesce(sum(frame_length), 0) FROM chunks WHERE pack = packs.id);",
     )?;
@@ -295,7 +332,11 @@ fn read_pack(
     walk(file, length)
 }
 
-fn read_trailer(file: &ReadFile, length: u64) -> Result<Option<(Vec<Placed>, u64)>, StoreError> {
+/// The frames of a sealed pack, and its trailer's length; `None` without a whole trailer.
+pub(crate) fn read_trailer(
+    file: &ReadFile,
+    length: u64,
+) -> Result<Option<(Vec<Placed>, u64)>, StoreError> {
     let tail_length = TAIL_BYTES.min(length);
     let mut tail = vec![0; tail_length as usize];
     file.read_exact_at(&mut tail, length - tail_length)?;
@@ -401,12 +442,17 @@ fn is_complete(connection: &Connection, id: crate::types::BlobId) -> Result<bool
 }
 
 /// Makes the staged entries visible whose blobs are all here.
-fn place_entries(connection: &Connection, report: &mut RebuildReport) -> Result<(), StoreError> {
+fn place_entries(
+    connection: &Connection,
+    report: &mut RebuildReport,
+    lease: Duration,
+) -> Result<(), StoreError> {
     let mut staged = connection.prepare(
         "SELECT caches.id, caches.domain, kind, key, value, blobs, sequence, at FROM staged
          JOIN caches ON caches.name = cache WHERE NOT deleted ORDER BY sequence",
     )?;
     let mut rows = staged.query([])?;
+    let kept_by_others = EntryKind::KEPT_BY_OTHERS.map(|kind| kind as u16);
     while let Some(row) = rows.next()? {
         let domain = DomainId(row.get(1)?);
         let lists: Vec<u8> = row.get(5)?;
@@ -425,8 +471,12 @@ fn place_entries(connection: &Connection, report: &mut RebuildReport) -> Result<
         let sequence: i64 = row.get(6)?;
         connection
             .prepare_cached(
-                "INSERT INTO entries (sequence, cache, kind, key, value, created_at)
-                 VALUES (?, ?, ?, ?, ?, ?)",
+                concat!(
+                    "INSERT INTO entries (sequence, cache, kind, key, value, created_at, lease_until_ms)
+                     VALUES (?, ?, ?, ?, ?, ?, ",
+                    now_ms!(),
+                    " + ?)"
+                ),
             )?
             .execute(params![
                 sequence,
@@ -434,7 +484,9 @@ fn place_entries(connection: &Connection, report: &mut RebuildReport) -> Result<
                 row.get::<_, i64>(2)?,
                 row.get::<_, String>(3)?,
                 row.get::<_, Vec<u8>>(4)?,
-                row.get::<_, i64>(7)?
+                row.get::<_, i64>(7)?,
+                // Segments do not tell of leases.
+                kept_by_others.contains(&row.get(2)?).then(|| db::millis(lease))
             ])?;
         for (position, blob) in ids.iter().enumerate() {
             connection

@@ -3,20 +3,25 @@
 use crate::db::blobs::NewBlob;
 use crate::db::{self, Database, Durability, blobs, chunks, lock, sessions};
 use crate::entry_cache::EntryCache;
+use crate::failpoint::{Point, reach};
 use crate::files::{Folder, LockFile};
 use crate::ingest::BatchPool;
 use crate::packs::{self, Packs};
+use crate::quarantine::{self, Quarantine, Ward};
 use crate::read::{BlobReader, FrameSource, GzipMaker, Layouts};
 use crate::segments::SegmentWriter;
-use crate::types::{BlobId, BlobInfo, Options, Representation, Session};
-use crate::verifier::BlobVerifier;
+use crate::types::{BlobId, BlobInfo, Options, Remake, Representation, Session};
+use crate::verifier::{BlobVerifier, Seen};
 use crate::{StoreError, layout};
 use firn_chunks::ChunkId;
 use firn_formats::Sha256;
 use firn_formats::sha256::Sha256Hasher;
 use rayon::prelude::*;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock};
 
+/// How often a place is looked up again when a collector has emptied it meanwhile.
+pub(crate) const LOOKS_MAX: u32 = 16;
 /// Batches of all uploads in flight: each holds some 2 MiB of raw bytes.
 const BATCHES_MAX: usize = 8;
 
@@ -26,10 +31,14 @@ pub(crate) struct Inner {
     pub(crate) db: Arc<Database>,
     pub(crate) packs: Packs,
     pub(crate) source: Arc<FrameSource>,
-    pub(crate) layouts: Layouts,
-    pub(crate) entries: EntryCache,
+    pub(crate) layouts: Arc<Layouts>,
+    pub(crate) entries: Arc<EntryCache>,
+    pub(crate) quarantine: Quarantine,
     pub(crate) batches: Arc<BatchPool>,
-    segments: SegmentWriter,
+    pub(crate) folder: Arc<Folder>,
+    /// Held by the one collection under way.
+    pub(crate) collecting: Mutex<()>,
+    pub(crate) segments: SegmentWriter,
     closed: Mutex<bool>,
     _lock: LockFile,
 }
@@ -40,16 +49,36 @@ impl Inner {
         let lock = folder.lock()?;
         layout::check_version(&folder)?;
         layout::clear_temporary(&folder)?;
+        layout::check_database(&folder)?;
         let db = Arc::new(Database::open(&folder)?);
-        db.write(Durability::Synced, sessions::reap)?;
+        sessions::reap_all(&db)?;
         packs::recover(&db, &folder)?;
-        let source = Arc::new(FrameSource::new(db.clone(), folder.clone()));
+        let (suspects, told) = quarantine::channel();
+        let source = FrameSource::new(db.clone(), folder.clone(), suspects.clone());
+        let source = Arc::new(source);
+        let layouts = Layouts::new(db.clone(), source.clone(), options.layout_cache_bytes);
+        let ward = Ward {
+            db: db.clone(),
+            source: source.clone(),
+            layouts: Arc::new(layouts),
+            entries: Arc::new(EntryCache::new()),
+            changes: AtomicU64::new(0),
+            remake: OnceLock::new(),
+        };
         Ok(Self {
-            packs: Packs::new(db.clone(), folder.clone(), options.pack_bytes_target),
-            layouts: Layouts::new(db.clone(), source.clone(), options.layout_cache_bytes),
-            entries: EntryCache::new(),
+            packs: Packs::new(
+                db.clone(),
+                folder.clone(),
+                options.pack_bytes_target,
+                suspects.clone(),
+            ),
+            layouts: ward.layouts.clone(),
+            entries: ward.entries.clone(),
+            quarantine: Quarantine::start(ward, suspects, told)?,
+            folder: folder.clone(),
             batches: BatchPool::new(BATCHES_MAX),
-            segments: SegmentWriter::start(db.clone(), folder, options.segment_interval)?,
+            segments: SegmentWriter::start(db.clone(), folder.clone(), options.segment_interval)?,
+            collecting: Mutex::new(()),
             closed: Mutex::new(false),
             source,
             db,
@@ -64,10 +93,16 @@ impl Inner {
         if std::mem::replace(&mut *closed, true) {
             return Ok(());
         }
+        self.quarantine.stop();
         let sealed = self.packs.seal_all();
         let written = self.segments.stop();
         self.db.stop();
         sealed.and(written)
+    }
+
+    /// Clears away sessions that have ended; gives their number.
+    pub(crate) fn reap_sessions(&self) -> Result<usize, StoreError> {
+        sessions::reap_all(&self.db)
     }
 
     /// Pins those of `ids` that are valid; true where missing.
@@ -101,6 +136,7 @@ impl Inner {
                 Ok(true)
             })?;
             if held {
+                reach(Point::ChunksPinned)?;
                 self.packs.count_known(known as u64);
                 return Ok(present.into_iter().map(|present| !present).collect());
             }
@@ -131,19 +167,33 @@ impl Inner {
         self.insert_blobs(made.into_iter().map(|(_, made)| made).collect())
     }
 
-    fn known_or_hashed(&self, verifier: BlobVerifier) -> Result<Made, StoreError> {
+    fn known_or_hashed(&self, mut verifier: BlobVerifier) -> Result<Made, StoreError> {
         let (domain, list) = (verifier.domain(), verifier.list().id());
-        let known = self.db.read(|connection| {
+        let (known, broken) = self.db.snapshot(|connection| {
             sessions::row(connection, &verifier.session)?;
-            blobs::by_list(connection, domain, list)
+            let known = blobs::by_list(connection, domain, list)?;
+            let broken = match &known {
+                Some(blob) => db::damage::is_broken(connection, blob.id)?,
+                None => false,
+            };
+            Ok((known, broken))
         })?;
-        if let Some(blob) = known {
-            return Ok(Made::Known(blob, Box::new(verifier)));
+        if let Some(blob) = known.as_ref().filter(|_| !broken) {
+            return Ok(Made::Known(blob.clone(), Box::new(verifier)));
         }
-        let hashed = verifier.finish()?;
+        let hashed = match verifier.finish() {
+            Err(error) if quarantine::is_damage(&error) => {
+                // A rotten frame that counted as present: once it is in quarantine, it is asked for.
+                self.quarantine.settle();
+                verifier.locate_all()?;
+                return Err(error);
+            }
+            finished => finished?,
+        };
         Ok(Made::Hashed {
+            broken: known.map(|blob| blob.id),
             blob: hashed.blob,
-            condemnations: hashed.condemnations,
+            seen: hashed.seen,
             session: hashed.session,
         })
     }
@@ -159,20 +209,37 @@ impl Inner {
                     again.push(Some(verifier));
                 }
                 Made::Hashed {
+                    broken,
                     blob,
-                    condemnations,
+                    seen,
                     session,
                 } => {
-                    rest.push(Insert::New(Box::new(blob), condemnations, session));
+                    rest.push(Insert::New {
+                        broken,
+                        blob: Box::new(blob),
+                        seen,
+                        session,
+                    });
                     again.push(None);
                 }
             }
         }
-        let inserted = self.db.write(Durability::Ordered, move |connection| {
+        let remade = rest.iter().any(Insert::remakes);
+        let change = self.quarantine.ward.remake();
+        // A blob made anew changes entries that are visible.
+        let durability = match remade {
+            true => Durability::Synced,
+            false => Durability::Ordered,
+        };
+        let inserted = self.db.write(durability, move |connection| {
             rest.into_iter()
-                .map(|insert| insert.run(connection, lease))
+                .map(|insert| insert.run(connection, lease, change))
                 .collect::<Result<Vec<_>, _>>()
         })?;
+        if remade {
+            self.quarantine.ward.changed();
+        }
+        reach(Point::BlobsMade)?;
         inserted
             .into_iter()
             .zip(again)
@@ -192,21 +259,46 @@ impl Inner {
         representation: Representation,
         range: Option<(u64, u64)>,
     ) -> Result<BlobReader, StoreError> {
-        let mut layout = self.layouts.get(blob)?;
-        if representation == Representation::Gzip && layout.blob.gzip.is_none() {
+        if representation == Representation::Gzip && self.layouts.get(blob)?.blob.gzip.is_none() {
             self.make_gzip(blob)?;
-            layout = self.layouts.get(blob)?;
         }
-        BlobReader::open(&self.layouts, layout, representation, range)
+        self.open_reader(blob, representation, range)
+    }
+
+    /// Rule 9: every pack is open when this returns, and stays readable even if a collector deletes it after that.
+    fn open_reader(
+        &self,
+        blob: BlobId,
+        representation: Representation,
+        range: Option<(u64, u64)>,
+    ) -> Result<BlobReader, StoreError> {
+        let mut tries = LOOKS_MAX;
+        loop {
+            let layout = self.layouts.get(blob)?;
+            match BlobReader::open(&self.layouts, layout, representation, range) {
+                Err(StoreError::Collected(_)) if tries > 0 => self.layouts.forget(blob),
+                opened => return opened,
+            }
+            tries -= 1;
+        }
+    }
+
+    /// Lengths of a blob's frames.
+    pub(crate) fn frame_lengths(&self, blob: BlobId) -> Result<Vec<u32>, StoreError> {
+        let layout = self.layouts.get(blob)?;
+        Ok(layout
+            .frames
+            .iter()
+            .map(|frame| frame.frame_length)
+            .collect())
     }
 
     /// Makes and remembers the gzip of a blob.
     pub(crate) fn make_gzip(&self, id: BlobId) -> Result<(Sha256, u64), StoreError> {
-        let layout = self.layouts.get(id)?;
-        if let Some(known) = layout.blob.gzip {
+        if let Some(known) = self.layouts.get(id)?.blob.gzip {
             return Ok(known);
         }
-        let mut reader = BlobReader::open(&self.layouts, layout, Representation::Identity, None)?;
+        let mut reader = self.open_reader(id, Representation::Identity, None)?;
         let mut maker = GzipMaker::new();
         let mut hasher = Sha256Hasher::new();
         let mut length = 0;
@@ -222,6 +314,7 @@ impl Inner {
         self.db.write(Durability::Ordered, move |connection| {
             blobs::set_gzip(connection, id, digest, length)
         })?;
+        reach(Point::GzipRemembered)?;
         self.layouts.forget(id);
         Ok((digest, length))
     }
@@ -230,23 +323,41 @@ impl Inner {
 enum Made {
     Known(BlobInfo, Box<BlobVerifier>),
     Hashed {
+        /// The blob is here, but could not be served.
+        broken: Option<BlobId>,
         blob: NewBlob,
-        condemnations: i64,
+        seen: Seen,
         session: String,
     },
 }
 
 enum Insert {
     Renew(BlobInfo),
-    New(Box<NewBlob>, i64, String),
+    New {
+        broken: Option<BlobId>,
+        blob: Box<NewBlob>,
+        seen: Seen,
+        session: String,
+    },
 }
 
 impl Insert {
-    /// `None` if the blob was known and is gone.
+    fn remakes(&self) -> bool {
+        matches!(
+            self,
+            Self::New {
+                broken: Some(_),
+                ..
+            }
+        )
+    }
+
+    /// `None` if the blob was known and is gone, or has other frames than were hashed.
     fn run(
         self,
         connection: &rusqlite::Connection,
         lease: std::time::Duration,
+        change: Remake,
     ) -> Result<Option<BlobInfo>, StoreError> {
         match self {
             Self::Renew(blob) => {
@@ -255,13 +366,29 @@ impl Insert {
                 let here = lasts || blobs::renew(connection, blob.id, lease)?;
                 Ok(here.then_some(blob))
             }
-            Self::New(blob, condemnations, session) => {
+            Self::New {
+                broken,
+                blob,
+                seen,
+                session,
+            } => {
                 sessions::row(connection, &session)?;
+                let now = Seen::now(connection)?;
+                if now.reframings != seen.reframings {
+                    return Ok(None);
+                }
                 // Rule 2: all its chunks were valid, and nothing was condemned since; else look again here.
-                if chunks::condemnations(connection)? != condemnations {
+                if now != seen {
                     db::blobs::check_complete(connection, &blob)?;
                 }
-                blobs::put(connection, &blob, lease).map(Some)
+                match broken {
+                    Some(id) if db::damage::is_broken(connection, id)? => {
+                        let made = db::remade::remake(connection, id, &blob, change)?;
+                        blobs::renew(connection, id, lease)?;
+                        Ok(Some(made))
+                    }
+                    _ => blobs::put(connection, &blob, lease).map(Some),
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The nouns of the store's interface.
 
 use bytes::Bytes;
-use firn_chunks::ListId;
+use firn_chunks::{ChunkId, ListId};
 use firn_formats::Sha256;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -74,6 +74,49 @@ pub enum EntryKind {
     CiKey = 16,
     /// A pack that a collector found named by no segment, by its name; in a store without a server.
     PackMark = 17,
+    /// What a name pins for good, by that name.
+    Root = 18,
+    /// A store path that a collector found in nobody's use, by its cache and hash part; in a store without a server.
+    PathMark = 20,
+}
+
+impl EntryKind {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self::Narinfo,
+        Self::NarAlias,
+        Self::Listing,
+        Self::Log,
+        Self::DebugInfo,
+        Self::Realisation,
+        Self::BuildTrace,
+        Self::Layer,
+        Self::RegistryBlob,
+        Self::Manifest,
+        Self::Tag,
+        Self::Referrer,
+        Self::RevokedToken,
+        Self::NarFile,
+        Self::Token,
+        Self::CiKey,
+        Self::PackMark,
+        Self::Root,
+        Self::PathMark,
+    ];
+
+    /// The kind of a number of the format, if this program knows it.
+    pub fn from_number(number: u16) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|kind| *kind as u16 == number)
+    }
+}
+
+impl EntryKind {
+    /// Kinds whose entries last only as long as another that lasts names their blob: a manifest that of a layer,
+    /// a narinfo that of a NAR.
+    pub(crate) const KEPT_BY_OTHERS: [Self; 3] = [Self::NarAlias, Self::Layer, Self::RegistryBlob];
 }
 
 /// An entry that is visible.
@@ -132,6 +175,82 @@ pub enum PublishedEntry {
     Kept,
 }
 
+/// An entry that was read, or promised to a pusher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Use {
+    pub cache: CacheId,
+    pub kind: EntryKind,
+    pub key: String,
+    /// How long ago.
+    pub age: Duration,
+}
+
+/// An entry as retention sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct HeldEntry {
+    pub sequence: u64,
+    pub key: String,
+    /// Empty unless asked for.
+    pub value: Bytes,
+    /// Its last use, or its publication; milliseconds since 1970.
+    pub used_at_ms: i64,
+    pub published_at_ms: i64,
+    /// Under a lease of its own.
+    pub leased: bool,
+    /// It is here by a lease only, lapsed or not.
+    pub lapses: bool,
+    pub blobs: Vec<BlobId>,
+}
+
+/// A blob that an entry of a cache names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct HeldBlob {
+    pub id: BlobId,
+    pub stored_bytes: u64,
+    pub leased: bool,
+}
+
+/// Why something was taken away. Numbers are the database's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EvictionReason {
+    /// Nobody used it for longer than the cache keeps things.
+    Unused = 1,
+    /// The cache held more than its quota.
+    Quota = 2,
+}
+
+/// A narinfo or manifest that was taken away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Evicted {
+    pub kind: EntryKind,
+    pub key: String,
+    /// As people call it: a store path's base name, or an image.
+    pub name: String,
+    /// Seconds since 1970; 0 until it is recorded.
+    pub at: i64,
+    pub reason: EvictionReason,
+    /// Stored bytes that went with it.
+    pub bytes: u64,
+    /// The last use of it or of anything that needed it, in seconds since 1970.
+    pub used_at: i64,
+}
+
+/// What is remembered of a cache's evictions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct EvictionSummary {
+    pub paths: u64,
+    pub images: u64,
+    pub bytes: u64,
+    /// Seconds since 1970.
+    pub last_at: Option<i64>,
+}
+
 /// A blob and its representations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -167,12 +286,37 @@ pub struct Session {
     pub expires_in: Duration,
 }
 
+impl Session {
+    /// For the store's own work in a domain, which pins nothing.
+    pub(crate) fn of_nobody(domain: DomainId) -> Self {
+        Self {
+            id: String::new(),
+            cache: CacheId(0),
+            domain,
+            expires_in: Duration::ZERO,
+        }
+    }
+}
+
+/// Bounds of uploads that outlive the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct UploadLimits {
+    /// One that nobody touches for this long ends.
+    pub idle: Duration,
+    /// One that was touched within this time does not give way to another.
+    pub fresh: Duration,
+    /// Most of them in a cache.
+    pub open_max: usize,
+}
+
 /// Figures of one cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct CacheUsage {
     pub narinfos: u64,
     pub manifests: u64,
+    pub roots: u64,
     pub stored_bytes: u64,
 }
 
@@ -203,6 +347,39 @@ pub struct RebuildReport {
     pub blobs: u64,
     pub entries: u64,
     pub entries_dropped: u64,
+}
+
+/// What becomes of an entry when a blob that it names has another zstd representation than before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It stays as it is.
+    Keep,
+    /// It gets another value.
+    Value(Bytes),
+    /// It stays, and the same blob gets an entry of this kind, key and value beside it.
+    Beside(EntryKind, String, Bytes),
+    /// It goes: what it promised cannot be served any more.
+    Remove,
+}
+
+/// Says what becomes of an entry: given the blob as it was, and as it is now.
+pub type Remake = fn(&Entry, &BlobInfo, &BlobInfo) -> Change;
+
+/// A chunk in quarantine: its frame is damaged, and it counts as missing until it is sent again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct DamagedChunk {
+    pub domain: DomainId,
+    pub id: ChunkId,
+    /// Row of the pack in which the damaged frame lies.
+    pub pack: i64,
+    pub offset: u64,
+    pub frame_length: u32,
+    pub raw_length: u32,
+    /// `reader`, `scrub` or `check`.
+    pub found_by: String,
+    /// Seconds since 1970, by the database.
+    pub found_at: i64,
 }
 
 /// The next block is not in memory.

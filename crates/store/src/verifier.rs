@@ -5,7 +5,9 @@ use crate::codec;
 use crate::db::Database;
 use crate::db::blobs::NewBlob;
 use crate::db::chunks::{self, Located};
+use crate::db::damage;
 use crate::read::{Extent, FrameSource};
+use crate::store::LOOKS_MAX;
 use crate::types::{DomainId, Session};
 use firn_chunks::{ChunkId, ChunkList, VerifiedFrame};
 use firn_formats::Sha256;
@@ -75,9 +77,26 @@ thread_local! {
 /// What [`BlobVerifier::finish`] found.
 pub(crate) struct Hashed {
     pub(crate) blob: NewBlob,
-    /// As [`chunks::condemnations`] was when all chunks were valid.
-    pub(crate) condemnations: i64,
+    pub(crate) seen: Seen,
     pub(crate) session: String,
+}
+
+/// What was true of the database when all chunks were valid and had the frames that were hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// [`chunks::condemnations`].
+    pub(crate) condemnations: i64,
+    /// [`damage::reframings`].
+    pub(crate) reframings: i64,
+}
+
+impl Seen {
+    pub(crate) fn now(connection: &rusqlite::Connection) -> Result<Self, StoreError> {
+        Ok(Self {
+            condemnations: chunks::condemnations(connection)?,
+            reframings: damage::reframings(connection)?,
+        })
+    }
 }
 
 impl BlobVerifier {
@@ -175,7 +194,12 @@ impl BlobVerifier {
             }
             Ok(located)
         })?;
-        hash_stored(&self.source, &located, |frame, located| {
+        let held = Held {
+            db: &self.db,
+            source: &self.source,
+            domain: self.domain,
+        };
+        held.hash(&located, |frame, located| {
             codec::decode(frame, located.raw_length, |raw| {
                 self.hashes.add(raw, frame, located.checksum);
             })
@@ -184,9 +208,9 @@ impl BlobVerifier {
     }
 
     /// Hashes to the end and checks every frame against what is held.
-    pub(crate) fn finish(mut self) -> Result<Hashed, StoreError> {
+    pub(crate) fn finish(&mut self) -> Result<Hashed, StoreError> {
         self.advance(&|_| None)?;
-        let (located, condemnations) = self.locate_all()?;
+        let (located, seen) = self.locate_all()?;
         let same = |hashes: &Hashes| {
             hashes.frames.len() == located.len()
                 && hashes
@@ -205,25 +229,26 @@ impl BlobVerifier {
                 return Err(StoreError::Damaged("frames changed while hashed".into()));
             }
         }
-        let identity = self.hashes.identity.finish();
+        let hashes = std::mem::take(&mut self.hashes);
         Ok(Hashed {
             blob: new_blob(
                 self.domain,
                 &self.list,
-                identity,
-                self.hashes.zstd.finish(),
-                self.hashes.zstd_length,
+                hashes.identity.finish(),
+                hashes.zstd.finish(),
+                hashes.zstd_length,
             ),
-            condemnations,
-            session: self.session,
+            seen,
+            session: self.session.clone(),
         })
     }
 
-    fn locate_all(&self) -> Result<(Vec<Located>, i64), StoreError> {
-        let (located, condemnations) = self.db.snapshot(|connection| {
+    /// Where all chunks are; `MissingChunks` names those that are not here.
+    pub(crate) fn locate_all(&self) -> Result<(Vec<Located>, Seen), StoreError> {
+        let (located, seen) = self.db.snapshot(|connection| {
             let ids = self.list.chunks.iter().map(|chunk| chunk.id);
             let located = chunks::locate(connection, self.domain, ids)?;
-            Ok((located, chunks::condemnations(connection)?))
+            Ok((located, Seen::now(connection)?))
         })?;
         let missing: Vec<ChunkId> = self
             .list
@@ -233,7 +258,7 @@ impl BlobVerifier {
             .filter_map(|(chunk, located)| located.is_none().then_some(chunk.id))
             .collect();
         if missing.is_empty() {
-            Ok((located.into_iter().flatten().collect(), condemnations))
+            Ok((located.into_iter().flatten().collect(), seen))
         } else {
             Err(StoreError::MissingChunks(missing))
         }
@@ -249,37 +274,74 @@ fn check_length(id: &ChunkId, declared: u32, actual: usize) -> Result<(), StoreE
     )))
 }
 
-/// Reads stored frames in pieces and hands each to `take`.
-pub(crate) fn hash_stored(
-    source: &FrameSource,
-    located: &[Located],
-    mut take: impl FnMut(&[u8], &Located) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    FRAMES.with_borrow_mut(|buffer| {
-        let mut rest = located;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let count = rest
-                .iter()
-                .take_while(|located| {
-                    bytes += located.frame_length as usize;
-                    bytes <= READ_BYTES_MAX
-                })
-                .count()
-                .max(1);
-            let (batch, after) = rest.split_at(count);
-            let extents: Vec<Extent> = batch.iter().map(extent).collect();
-            source.read(&extents, buffer)?;
-            let mut frames = buffer.as_slice();
-            for located in batch {
-                let (frame, following) = frames.split_at(located.frame_length as usize);
-                take(frame, located)?;
-                frames = following;
+/// A domain's frames in the packs.
+#[derive(Clone, Copy)]
+pub(crate) struct Held<'a> {
+    pub(crate) db: &'a Database,
+    pub(crate) source: &'a FrameSource,
+    pub(crate) domain: DomainId,
+}
+
+impl Held<'_> {
+    /// Reads stored frames in pieces and hands each to `take`.
+    pub(crate) fn hash(
+        self,
+        located: &[Located],
+        mut take: impl FnMut(&[u8], &Located) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        FRAMES.with_borrow_mut(|buffer| {
+            let mut rest = located;
+            while !rest.is_empty() {
+                let mut bytes = 0;
+                let count = rest
+                    .iter()
+                    .take_while(|located| {
+                        bytes += located.frame_length as usize;
+                        bytes <= READ_BYTES_MAX
+                    })
+                    .count()
+                    .max(1);
+                let (batch, after) = rest.split_at(count);
+                let read = self.read(batch, buffer)?;
+                let mut frames = buffer.as_slice();
+                for located in read.as_deref().unwrap_or(batch) {
+                    let (frame, following) = frames.split_at(located.frame_length as usize);
+                    take(frame, located)?;
+                    frames = following;
+                }
+                rest = after;
             }
-            rest = after;
+            Ok(())
+        })
+    }
+
+    /// Reads frames where they lie; where they lie now, if a collector has moved them meanwhile.
+    fn read(
+        self,
+        batch: &[Located],
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<Vec<Located>>, StoreError> {
+        let mut moved: Option<Vec<Located>> = None;
+        for _ in 0..LOOKS_MAX {
+            let places = moved.as_deref().unwrap_or(batch);
+            let extents: Vec<Extent> = places.iter().map(extent).collect();
+            match self.source.read(&extents, buffer) {
+                Err(StoreError::Collected(_)) => {}
+                read => return read.map(|()| moved),
+            }
+            let ids = batch.iter().map(|located| located.id);
+            let found = self
+                .db
+                .snapshot(|connection| chunks::locate(connection, self.domain, ids))?;
+            let all: Option<Vec<Located>> = found.into_iter().collect();
+            // A session that has ended holds nothing.
+            let ids = batch.iter().map(|located| located.id).collect();
+            moved = Some(all.ok_or(StoreError::MissingChunks(ids))?);
         }
-        Ok(())
-    })
+        Err(StoreError::Damaged(
+            "frames never stay where they are".into(),
+        ))
+    }
 }
 
 fn extent(located: &Located) -> Extent {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bounds;
+mod corpus;
 mod formats;
 mod input;
 mod references;

@@ -8,10 +8,8 @@ use crate::{
     storage::{StorageArgs, refresh, sources},
 };
 use firn_client::{
-    http::ServerUrl,
-    pull::BinaryCache,
     storage::SharedStore,
-    substituter::{Substituter, key_of_user},
+    substituter::{ServerSource, Substituter, key_of_user},
 };
 use firn_formats::nix::PublicKey;
 use firn_server::{
@@ -50,13 +48,20 @@ struct Ready {
 pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     logging::init(args.log_format);
     let server = match global.server_given() {
-        Some(url) => Some(passed_on(global, &url?)?),
+        Some(_) => Some(Arc::new(ServerSource::new(
+            global.connect()?,
+            &global.cache,
+        )?)),
+        None => None,
+    };
+    let passed_on = match &server {
+        Some(server) => Some(PassedOn::new(Arc::clone(server), server_keys(global)?)),
         None => None,
     };
     let stores = stores(&args.storage, server.is_some())?;
     let substituter = Substituter::new(sources(global, stores), key_of_user()?)?;
     let substituter = Arc::new(substituter.with_refresh_after(REFRESH_AFTER));
-    let door = NixDoor::new(&global.cache, Arc::clone(&substituter), server);
+    let door = NixDoor::new(&global.cache, Arc::clone(&substituter), passed_on);
     let keys = door.public_keys();
     let loopback = Loopback::start(args.listen, Arc::new(door)).map_err(failure)?;
     let signals = loopback.catch_signals().map_err(failure)?;
@@ -72,7 +77,7 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         nars = stats.nars,
         nar_bytes = stats.nar_bytes,
         bytes_local = stats.bytes_local,
-        bytes_fetched = stats.bytes_fetched,
+        bytes_fetched = stats.bytes_fetched + server.map_or(0, |server| server.bytes_fetched()),
         "stopped"
     );
     Ok(())
@@ -104,12 +109,10 @@ fn stores(args: &StorageArgs, has_server: bool) -> Outcome<Vec<SharedStore>> {
     }
 }
 
-fn passed_on(global: &Global, url: &ServerUrl) -> Outcome<PassedOn> {
-    let token = global.token(url)?;
+fn server_keys(global: &Global) -> Outcome<Vec<PublicKey>> {
     let keys = global.connect()?.public_key(&global.cache)?;
     let keys = keys.lines().filter_map(|line| PublicKey::parse(line).ok());
-    let cache = BinaryCache::new(ServerUrl::parse(&url.join(&global.cache))?, token)?;
-    Ok(PassedOn::new(cache, keys.collect()))
+    Ok(keys.collect())
 }
 
 fn ready(global: &Global, address: SocketAddr, keys: &[PublicKey]) -> Ready {

@@ -1,7 +1,9 @@
 //! The commands, one file each.
 
 mod agent;
+mod backup;
 mod cache;
+mod check;
 mod ci;
 mod gc;
 mod image;
@@ -59,7 +61,11 @@ enum Command {
     /// Manage tokens
     #[command(subcommand)]
     Token(token::Command),
-    /// Compact a store without a server, and delete what nothing in it needs
+    /// Check a store, say what damage breaks, and heal it from a copy
+    Check(check::Args),
+    /// Copy a server's folder while it works
+    Backup(backup::Args),
+    /// Take away what nothing needs any more, in a server or in a store without one
     Gc(gc::Args),
     /// Show what is stored, and what deduplication saves
     Stats(stats::Args),
@@ -86,6 +92,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Image(command) => image::run(global, *command),
         Command::Cache(command) => cache::run(global, command),
         Command::Token(command) => token::run(global, command),
+        Command::Check(args) => check::run(global, &args),
+        Command::Backup(args) => backup::run(global, &args),
         Command::Gc(args) => gc::run(global, &args),
         Command::Stats(args) => stats::run(global, &args),
         Command::Rebuild(args) => rebuild::run(global, &args),
@@ -183,12 +191,29 @@ mod tests {
             "firn image inspect app:1",
             "firn cache create acme/web --private",
             "firn cache list",
+            "firn cache create a --keep-for 30d --quota 50G",
+            "firn cache configure main --keep-for never --quota none --priority 30",
+            "firn cache pin main ./result --keep 5",
+            "firn cache pin app --image app:1 --cache acme/web",
+            "firn cache pin --list",
+            "firn cache unpin main",
+            "firn cache evict --dry-run",
+            "firn cache evictions --limit 5 --json",
             "firn cache show main",
             "firn cache delete main",
             "firn token create --cache acme/* --allow pull,push --expires 30d --json",
             "firn token list",
             "firn token revoke x",
+            "firn token rotate --overlap 7d",
+            "firn cache key rotate main --overlap 30d",
             "firn gc --storage /srv/firn --dry-run --grace 1d --keys-unused-for 30d",
+            "firn gc --server http://a --dry-run --grace 1h --dead 20",
+            "firn check",
+            "firn check --data d --read-data --rate 50M --resume",
+            "firn check --read-data=1/7 --server http://x --json",
+            "firn check --storage /s --read-data",
+            "firn check --repair-from /backup",
+            "firn backup /backup --data d --copy",
             "firn stats",
             "firn ci restore --storage /s --key k --key-files **/flake.lock a.nix --restore-key a- --restore-key b",
             "firn ci restore --storage oci://ghcr.io/a/b --key k --path ~/.cache/nix --path x --json",
@@ -211,6 +236,9 @@ mod tests {
             "firn image push --to a/b:1 --name a:1 ./r",
             "firn image build ./r",
             "firn token create --allow fly",
+            "firn cache pin main",
+            "firn cache pin main ./r --image a:1",
+            "firn cache configure main --quota 0",
             "firn token create --allow pull --expires soon",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

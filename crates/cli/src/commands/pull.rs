@@ -2,6 +2,7 @@
 
 use crate::{
     context::Global,
+    door::PassedOn,
     failure::{Failure, Outcome},
     output::show,
     storage::{LocalCache, StorageArgs},
@@ -11,12 +12,13 @@ use firn_client::{
     ClientError,
     http::ServerUrl,
     nix_config::trusted_keys,
-    pull::{BinaryCache, PullReport, pull_to_folder, pull_with_nix},
+    pull::{BinaryCache, Chunks, PullReport, pull_to_folder, pull_with_nix},
     resolve::store_path,
     storage::StorageLocation,
+    substituter::{ServerSource, Substituter, new_key},
 };
 use firn_formats::nix::{PublicKey, StorePath};
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -77,11 +79,11 @@ fn from_stores(
     paths: &[StorePath],
     locations: &[StorageLocation],
 ) -> Outcome<PullReport> {
-    let local = LocalCache::start(global, args.storage.open_all(locations)?)?;
+    let local = LocalCache::start(global, args.storage.open_all(locations)?, None)?;
     let cache = BinaryCache::new(ServerUrl::parse(&local.url)?, None)?;
     let keys = [local.substituter.public_key()];
     let pulled = match &args.to {
-        Some(folder) => pull_to_folder(&cache, paths, &keys, folder, &global.progress()),
+        Some(folder) => pull_to_folder(&cache, None, paths, &keys, folder, &global.progress()),
         None => pull_with_nix(&cache, paths, &keys, global.json),
     };
     let mut report = pulled.map_err(|error| named(error, locations))?;
@@ -127,15 +129,56 @@ fn from_cache(global: &Global, args: &Args, paths: &[StorePath]) -> Outcome<Pull
         keys.extend(key.lines().filter_map(|line| PublicKey::parse(line).ok()));
     }
     let cache = BinaryCache::new(url, token)?;
-    match &args.to {
-        Some(folder) => {
+    let server = match args.from {
+        None => Some(Arc::new(ServerSource::new(
+            global.connect()?,
+            &global.cache,
+        )?)),
+        Some(_) => None,
+    };
+    match (&args.to, server) {
+        (Some(folder), server) => {
             keys.extend(trusted_keys());
-            let progress = global.progress();
-            Ok(pull_to_folder(&cache, paths, &keys, folder, &progress)?)
+            let chunks = server.map(chunks).transpose()?;
+            let (chunks, progress) = (chunks.as_ref(), global.progress());
+            Ok(pull_to_folder(
+                &cache, chunks, paths, &keys, folder, &progress,
+            )?)
         }
-        None => pull_with_nix(&cache, paths, &keys, global.json)
+        (None, Some(server)) => through_door(global, &cache, server, paths, &keys),
+        (None, None) => pull_with_nix(&cache, paths, &keys, global.json)
             .map_err(|error| nix_failure(error, keys.is_empty())),
     }
+}
+
+fn chunks(server: Arc<ServerSource>) -> Outcome<Chunks> {
+    let key = new_key("firn-pull-1")?;
+    Ok(Chunks {
+        substituter: Arc::new(Substituter::new(Vec::new(), key)?),
+        server,
+    })
+}
+
+/// Nix asks a door of this process, which fetches of the server's NARs what the machine's store paths lack.
+fn through_door(
+    global: &Global,
+    cache: &BinaryCache,
+    server: Arc<ServerSource>,
+    paths: &[StorePath],
+    keys: &[PublicKey],
+) -> Outcome<PullReport> {
+    // What is wrong is said of the server, not of the door.
+    cache.check()?;
+    let passed_on = PassedOn::new(Arc::clone(&server), Vec::new());
+    let local = LocalCache::start(global, Vec::new(), Some(passed_on))?;
+    let door = BinaryCache::new(ServerUrl::parse(&local.url)?, None)?;
+    let mut report = pull_with_nix(&door, paths, keys, global.json)
+        .map_err(|error| nix_failure(error, keys.is_empty()))?;
+    report
+        .paths_fetched
+        .get_or_insert(local.substituter.stats().nars);
+    report.bytes_received = Some(server.bytes_fetched());
+    Ok(report)
 }
 
 /// Nix says itself what is wrong, but not how to tell `firn` which key to trust.

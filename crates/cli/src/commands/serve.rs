@@ -111,7 +111,7 @@ fn failure(error: StartError) -> Failure {
         StartError::Store(StoreError::Locked(_)) => {
             "another firn uses the folder; --data DIR takes another"
         }
-        StartError::Store(StoreError::Database(_)) => {
+        StartError::Store(StoreError::Database(_) | StoreError::DatabaseMissing(_)) => {
             "`firn rebuild` makes the database anew from packs and segments"
         }
         _ => return Failure::of(&error),

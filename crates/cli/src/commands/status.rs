@@ -1,11 +1,12 @@
 //! `firn status`.
 
 use crate::{
+    commands::cache::keep::why,
     context::Global,
     failure::Outcome,
     output::{show, table},
     storage::StorageArgs,
-    units::bytes,
+    units::{ago, bytes},
 };
 use firn_client::{
     local_store::LocalStore,
@@ -43,7 +44,12 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
             .filter(|path| args.all || !path.present)
             .map(|path| {
                 let word = if path.present { "cached" } else { "missing" };
-                vec![word.to_owned(), bytes(path.nar_size), path.path.clone()]
+                let mut row = vec![word.to_owned(), bytes(path.nar_size), path.path.clone()];
+                row.extend(path.evicted.as_ref().map(|evicted| {
+                    let at = evicted.at.map(ago).unwrap_or_default();
+                    format!("taken away {at}: {}", why(evicted))
+                }));
+                row
             })
             .collect();
         format!(

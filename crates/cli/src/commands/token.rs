@@ -7,7 +7,7 @@ use crate::{
     units::parse_duration,
 };
 use clap::{Subcommand, ValueEnum};
-use firn_formats::admin::{Right, TokenCreate, TokenView};
+use firn_formats::admin::{Right, Rotate, TokenCreate, TokenView};
 use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
@@ -16,6 +16,12 @@ pub(crate) enum Command {
     Create(Create),
     /// List tokens
     List,
+    /// Sign tokens with a new key; those made before, the admin's own too, end after the overlap
+    Rotate {
+        /// How long tokens made before are good still
+        #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_duration)]
+        overlap: Duration,
+    },
     /// Revoke a token
     Revoke {
         #[arg(value_name = "ID")]
@@ -39,6 +45,8 @@ pub(crate) struct Create {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Allow {
     Pull,
+    /// New images under new tags, without moving any
+    Create,
     Push,
     Delete,
     Admin,
@@ -48,6 +56,7 @@ impl From<Allow> for Right {
     fn from(allow: Allow) -> Self {
         match allow {
             Allow::Pull => Self::Pull,
+            Allow::Create => Self::Create,
             Allow::Push => Self::Push,
             Allow::Delete => Self::Delete,
             Allow::Admin => Self::Admin,
@@ -68,6 +77,17 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
             show(global.json, &created, |created| created.token.clone())
         }
         Command::List => show(global.json, &server.tokens()?, |tokens| list(tokens)),
+        Command::Rotate { overlap } => {
+            let rotated = server.token_key_rotate(Rotate {
+                overlap_seconds: overlap.as_secs(),
+            })?;
+            show(global.json, &rotated, |rotated| {
+                format!(
+                    "tokens made before are good until {}; the server's admin.token is a new one",
+                    rotated.old_tokens_until
+                )
+            })
+        }
         Command::Revoke { id } => {
             server.token_revoke(&id)?;
             show(global.json, &serde_json::json!({ "revoked": id }), |_| {

@@ -2,13 +2,17 @@
 //! parameter. The scenarios are those of the second seed, whose table each life prints.
 
 pub(crate) mod project;
+pub(crate) mod site;
+mod table;
 
-use firn_testkit::rigs::program::{Outcome, run};
+use firn_testkit::rigs::program::Outcome;
 use firn_testkit::rigs::registry::Registry;
-use project::{Job, Project, Saved};
-use std::path::Path;
+use project::{Job, Project};
+use serde_json::Value;
+use site::Site;
 use std::process::Stdio;
 use std::time::Duration;
+use table::Table;
 
 pub(crate) const RESTORE: &[&str] = &[
     "--key",
@@ -19,22 +23,22 @@ pub(crate) const RESTORE: &[&str] = &[
     "nix-Linux-",
 ];
 
-/// One line of the seed's table.
-fn row(name: &str, seed: &str, job: &Job, saved: &Saved) {
-    println!(
-        "{name:<22} seed: {seed:<28} measured: restore {:.2} s, build {:.2} s, save {:.2} s, {} sent, {} built",
-        job.restored["seconds"].as_f64().unwrap(),
-        job.build_seconds,
-        saved.report["seconds"].as_f64().unwrap(),
-        saved.report["bytes_sent"],
-        job.built.len(),
-    );
+/// The whole life on one store, each job on a fresh machine.
+pub(crate) fn life(site: &Site<'_>, title: &str) {
+    let table = &mut Table::new(title);
+    let project = Project::new();
+    let total = filled(site, &project, table);
+    unchanged(site, &project, table);
+    changed(site, &project, table);
+    bumped(site, &project, table, total);
+    two_at_once(site, table);
+    killed(site, &project, table);
+    of_a_fork(site, &project, table);
 }
 
-/// Fill, unchanged, one package changed, lock file changed: one after the other on one store.
-fn life(storage: &str) {
-    let project = Project::new();
-    let mut job = Job::begin(&project, storage, RESTORE);
+/// Gives the bytes of all that is saved.
+fn filled(site: &Site<'_>, project: &Project, table: &mut Table) -> u64 {
+    let mut job = site.begin(project);
     assert_eq!(job.output("cache-hit"), "false");
     assert!(job.line.starts_with('❌'), "{}", job.line);
     assert!(!job.line.contains("rebuild"), "{}", job.line);
@@ -43,45 +47,33 @@ fn life(storage: &str) {
     let cold = job.save(&[]);
     assert_eq!(cold.report["paths_pushed"], 5, "{}", cold.report);
     assert_eq!(cold.report["paths_upstream"], 1, "{}", cold.report);
-    row("cold", "53 min", &job, &cold);
-
-    unchanged(&project, storage);
-    changed(&project, storage);
-    bumped(
-        &project,
-        storage,
-        cold.report["bytes_total"].as_u64().unwrap(),
-    );
+    table.row("cold", table::COLD, &job, &cold);
+    cold.report["bytes_total"].as_u64().unwrap()
 }
 
-fn unchanged(project: &Project, storage: &str) {
-    let mut job = Job::begin(project, storage, RESTORE);
+fn unchanged(site: &Site<'_>, project: &Project, table: &mut Table) {
+    let mut job = site.begin(project);
     assert_eq!(job.output("cache-hit"), "true");
     assert_eq!(job.output("matched-key"), job.output("cache-primary-key"));
     assert!(job.line.starts_with('✅'), "{}", job.line);
-    assert!(
-        job.restored["requests"].as_u64() <= Some(10),
-        "{}",
-        job.restored
-    );
-    assert!(
-        job.restored["seconds"].as_f64() < Some(2.0),
-        "{}",
-        job.restored
-    );
+    if site.is_calm() {
+        let restored = &job.restored;
+        assert!(restored["requests"].as_u64() <= Some(10), "{restored}");
+        assert!(restored["seconds"].as_f64() < Some(2.0), "{restored}");
+    }
     job.build();
     assert_eq!(job.built, [""; 0], "all of it is in the store");
     let saved = job.save(&[]);
     assert_eq!(saved.report["unchanged"], true, "{}", saved.report);
     assert_eq!(saved.report["bytes_sent"], 0, "{}", saved.report);
     assert!(saved.page.contains("paths restored | 5 "), "{}", saved.page);
-    row("unchanged", "3 min (2 restoring)", &job, &saved);
+    table.row("unchanged", table::UNCHANGED, &job, &saved);
 }
 
 /// The key stays, since the lock file does: it is updated.
-fn changed(project: &Project, storage: &str) {
+fn changed(site: &Site<'_>, project: &Project, table: &mut Table) {
     project.change("pak3", "2");
-    let mut job = Job::begin(project, storage, RESTORE);
+    let mut job = site.begin(project);
     assert_eq!(job.output("cache-hit"), "true");
     job.build();
     assert_eq!(job.built, ["pak3", "app"]);
@@ -93,18 +85,14 @@ fn changed(project: &Project, storage: &str) {
         sent > new && sent < new * 11 / 10,
         "{sent} of {new} new bytes"
     );
-    row("one package changed", "9 min", &job, &saved);
-
-    let mut again = Job::begin(project, storage, RESTORE);
-    again.build();
-    assert_eq!(again.built, [""; 0], "the key was updated");
-    again.save(&[]);
+    table.row("one package changed", table::CHANGED, &job, &saved);
+    finds_all(site, project);
 }
 
 /// Every path gets another name, and next to nothing is new.
-fn bumped(project: &Project, storage: &str, total: u64) {
+fn bumped(site: &Site<'_>, project: &Project, table: &mut Table, total: u64) {
     project.bump("2");
-    let mut job = Job::begin(project, storage, RESTORE);
+    let mut job = site.begin(project);
     assert_eq!(job.output("cache-hit"), "false");
     assert_ne!(job.output("matched-key"), "");
     assert!(job.line.starts_with('◐'), "{}", job.line);
@@ -113,63 +101,47 @@ fn bumped(project: &Project, storage: &str, total: u64) {
     let saved = job.save(&[]);
     let sent = saved.report["bytes_sent"].as_u64().unwrap();
     assert!(sent < total / 50, "{sent} of {total}");
-    row("lock file changed", "53 min", &job, &saved);
-
-    let mut again = Job::begin(project, storage, RESTORE);
-    assert_eq!(again.output("cache-hit"), "true");
-    again.build();
-    assert_eq!(again.built, [""; 0]);
-    again.save(&[]);
+    table.row("lock file changed", table::LOCK_CHANGED, &job, &saved);
+    finds_all(site, project);
 }
 
-#[test]
-fn a_life_on_a_folder() {
-    let folder = tempfile::tempdir().unwrap();
-    life(folder.path().join("store").to_str().unwrap());
-}
-
-#[test]
-fn a_life_on_a_registry() {
-    let registry = Registry::start();
-    life(&format!("oci://{}/acme/app/firn", registry.address()));
+/// Whatever came before, the next job builds nothing.
+fn finds_all(site: &Site<'_>, project: &Project) {
+    let mut job = site.begin(project);
+    assert_eq!(job.output("cache-hit"), "true");
+    job.build();
+    assert_eq!(job.built, [""; 0]);
+    job.save(&[]);
 }
 
 /// Both write the same key, and neither loses what it built.
-#[test]
-fn two_jobs_at_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let storage = folder.path().to_str().unwrap();
+fn two_at_once(site: &Site<'_>, table: &mut Table) {
     let (one, other) = (Project::new(), Project::new());
     one.change("pak1", "left");
     other.change("pak2", "right");
     let work = |project: &Project| {
-        let mut job = Job::begin(project, storage, RESTORE);
+        let mut job = site.begin(project);
         job.build();
         let saved = job.save(&[]);
         assert_eq!(saved.report["incomplete"], false, "{}", saved.report);
+        (job, saved)
     };
-    std::thread::scope(|scope| {
-        scope.spawn(|| work(&one));
-        scope.spawn(|| work(&other));
+    let (left, right) = std::thread::scope(|scope| {
+        let right = scope.spawn(|| work(&other));
+        (work(&one), right.join().unwrap())
     });
-    for project in [&one, &other] {
-        let mut job = Job::begin(project, storage, RESTORE);
-        assert_eq!(job.output("cache-hit"), "true");
-        job.build();
-        assert_eq!(job.built, [""; 0]);
-        job.save(&[]);
+    for (name, (job, saved)) in [("one of two at once", left), ("the other", right)] {
+        table.row(name, table::NOTHING, &job, &saved);
     }
+    finds_all(site, &one);
+    finds_all(site, &other);
 }
 
 /// Whenever it dies, the next job finds a store that is whole.
-#[test]
-fn a_killed_save() {
-    let folder = tempfile::tempdir().unwrap();
-    let storage = folder.path().to_str().unwrap();
-    let project = Project::new();
-    for milliseconds in [20, 60, 120, 250] {
+fn killed(site: &Site<'_>, project: &Project, table: &mut Table) {
+    for milliseconds in [20, 60, 150] {
         project.change("pak1", &format!("killed-after-{milliseconds}"));
-        let mut job = Job::begin(&project, storage, RESTORE);
+        let mut job = site.begin(project);
         job.build();
         let mut save = std::process::Command::new(env!("CARGO_BIN_EXE_firn"));
         save.args(["ci", "save", "--upstream-key", &job.upstream_key]);
@@ -184,29 +156,18 @@ fn a_killed_save() {
         child.wait().unwrap();
         job.end();
     }
-    let mut next = Job::begin(&project, storage, RESTORE);
+    let mut next = site.begin(project);
     next.build();
-    next.save(&[]);
-    let mut last = Job::begin(&project, storage, RESTORE);
-    assert_eq!(last.output("cache-hit"), "true");
-    last.build();
-    assert_eq!(last.built, [""; 0]);
-    last.save(&[]);
+    let saved = next.save(&[]);
+    table.row("after killed saves", table::NOTHING, &next, &saved);
+    finds_all(site, project);
 }
 
 /// A fork's pull request has the cache, and leaves nothing in it.
-#[test]
-fn a_forks_job_reads_and_does_not_write() {
-    let folder = tempfile::tempdir().unwrap();
-    let storage = folder.path().to_str().unwrap();
-    let project = Project::new();
-    let mut job = Job::begin(&project, storage, RESTORE);
-    job.build();
-    job.save(&[]);
-    let before = files(folder.path());
-
+fn of_a_fork(site: &Site<'_>, project: &Project, table: &mut Table) {
+    let before = site.content();
     project.change("pak1", "by-a-stranger");
-    let mut fork = Job::begin(&project, storage, RESTORE);
+    let mut fork = site.begin_of_fork(project);
     assert_eq!(fork.output("cache-hit"), "true");
     fork.machine.edit(
         "event.json",
@@ -222,14 +183,71 @@ fn a_forks_job_reads_and_does_not_write() {
     let why = saved.report["refused"].as_str().unwrap_or_default();
     assert!(why.contains("eve/app"), "{}", saved.report);
     assert!(saved.page.contains("eve/app"), "{}", saved.page);
-    assert_eq!(files(folder.path()), before);
+    assert_eq!(site.content(), before);
+    table.row("a fork's", table::NOTHING, &fork, &saved);
 }
 
-fn files(folder: &Path) -> String {
-    run(std::process::Command::new("find")
-        .arg(folder)
-        .args(["-type", "f", "-printf", "%P %s\n"]))
-    .ok()
+/// The image's layers are the store's packs: what is saved after it is what lies between the files. `site` is a
+/// repository with nothing in it.
+pub(crate) fn image_beside(site: &Site<'_>, title: &str) {
+    let table = &mut Table::new(title);
+    let project = Project::new();
+    let image = site.image("app").unwrap();
+    let push = |job: &Job| {
+        let app = job
+            .machine
+            .step("nix-build", &["--no-out-link", "-A", "app"])
+            .ok();
+        let words = ["image", "push", "--json", "--to", &image, &app];
+        let words = [&words, site.rights()].concat();
+        let report = job.machine.step(env!("CARGO_BIN_EXE_firn"), &words).ok();
+        serde_json::from_str::<Value>(&report).unwrap()
+    };
+    let mut job = site.begin(&project);
+    job.build();
+    let pushed = push(&job);
+    assert_eq!(pushed["layers_sent"], pushed["layers_total"], "{pushed}");
+    let saved = job.save(&[]);
+    let sent = saved.report["bytes_sent"].as_u64().unwrap();
+    let all = pushed["bytes_sent"].as_u64().unwrap();
+    assert!(sent < all / 100, "{sent} beside an image of {all}");
+    table.step("image, cold", table::IMAGE_COLD, &pushed);
+    table.row("cold, after its image", table::COLD, &job, &saved);
+
+    project.change("pak3", "2");
+    let mut job = site.begin(&project);
+    job.build();
+    assert_eq!(job.built, ["pak3", "app"], "the rest came from the image");
+    let pushed = push(&job);
+    let new = project::HALF_BYTES;
+    let sent = pushed["bytes_sent"].as_u64().unwrap();
+    assert!(sent < new * 5 / 2, "{sent}: the changed package's layer");
+    let saved = job.save(&[]);
+    let sent = saved.report["bytes_sent"].as_u64().unwrap();
+    assert!(sent < new / 10, "{sent} beside the image");
+    table.step("image, one package", table::IMAGE_CHANGED, &pushed);
+    table.row("changed, after its image", table::CHANGED, &job, &saved);
+    finds_all(site, &project);
+}
+
+#[test]
+fn a_life_on_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    life(
+        &Site::folder(&folder.path().join("store")),
+        "CI jobs, store in a folder",
+    );
+}
+
+#[test]
+fn a_life_on_a_registry() {
+    let registry = Registry::start();
+    let site = |name| Site::registry(registry.address(), name);
+    life(&site("acme/app/firn"), "CI jobs, store in docker-registry");
+    image_beside(
+        &site("acme/app"),
+        "CI jobs, store beside the image in docker-registry",
+    );
 }
 
 /// Bytes, permissions, times and links of other folders come back.

@@ -1,26 +1,23 @@
 //! CI jobs on a registry that behaves as GitHub's does.
 
-use crate::ci::RESTORE;
 use crate::ci::project::{Job, Project};
+use crate::ci::site::Site;
+use crate::ci::{RESTORE, image_beside, life};
 use firn_testkit::rigs::ghcr::{self, Ghcr, Quirks};
 
 /// GitHub's habits: tokens with scopes that end soon, redirects, busy answers, dropped connections.
 #[test]
 fn a_life_on_a_registry_like_githubs() {
     let registry = Ghcr::start();
-    let storage = format!("oci://{}/acme/app/firn", registry.address());
-    let project = Project::new();
-    let mut job = Job::begin_with(&project, &storage, RESTORE, ghcr::WRITER);
-    job.build();
-    let saved = job.save(&[]);
-    assert_eq!(saved.report["paths_pushed"], 5, "{}", saved.report);
-
-    let mut job = Job::begin_with(&project, &storage, RESTORE, ghcr::WRITER);
-    assert_eq!(job.output("cache-hit"), "true");
-    job.build();
-    assert_eq!(job.built, [""; 0]);
-    let saved = job.save(&[]);
-    assert_eq!(saved.report["unchanged"], true, "{}", saved.report);
+    let site = |name| Site::ghcr(&registry, name);
+    life(
+        &site("acme/app/firn"),
+        "CI jobs, store in a registry like GitHub's",
+    );
+    image_beside(
+        &site("acme/app"),
+        "CI jobs, store beside the image in a registry like GitHub's",
+    );
 }
 
 /// What is asked of a registry before Nix can ask is counted there, not by ourselves.

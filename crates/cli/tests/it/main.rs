@@ -3,21 +3,31 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod check;
 mod ci;
 mod ci_action;
+mod ci_daemon;
 mod ci_hash_files;
 mod ci_registry;
 mod ci_watch;
 mod clients;
+mod conformance;
 mod crash;
 mod firn_commands;
 mod foreign_registry;
 mod image_history;
 mod images;
+mod keys;
+mod limits;
 mod nix_private;
 mod nix_realisations;
 mod nix_substitute;
 mod nix_upload;
+mod pull_chunks;
+mod registry_clients;
+mod retention;
+mod secrets;
+mod soak;
 mod storage;
 mod tls;
 

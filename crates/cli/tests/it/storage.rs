@@ -90,6 +90,15 @@ impl Storage {
         self.0.path().to_str().expect("a folder with a plain name")
     }
 
+    /// How many packs there are.
+    fn packs(&self) -> usize {
+        let found = run(command("find")
+            .arg(self.0.path().join("packs"))
+            .args(["-type", "f"]))
+        .ok();
+        found.lines().count()
+    }
+
     /// Changes a bit of most frames.
     fn damage(&self) {
         let packs = run(command("find")
@@ -438,6 +447,50 @@ fn gc_shows_its_plan_and_deletes_what_nothing_names() {
     assert_same(&closure.root, &folder.path().join(&closure.root[1..]));
     let nowhere = machine.firn(&["gc"]).refused();
     assert!(nowhere.contains("hint: --storage"), "{nowhere}");
+}
+
+/// Marked, then forgotten, then packs go; whoever pushes again brings all of it back.
+#[test]
+fn gc_forgets_paths_that_nobody_uses() {
+    let closure = Closure::first();
+    let paths = closure.paths.len() as u64;
+    let storage = Storage::with(&closure);
+    let machine = Machine::new();
+    let gc = |more: &[&str]| {
+        let arguments = ["gc", "--storage", storage.name(), "--grace", "0s"];
+        machine.json(&[&arguments, more].concat())[0].clone()
+    };
+    let unused = ["--paths-unused-for", "0s"];
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(number(&gc(&[]), "paths_marked"), 0, "only if asked");
+    let plan = gc(&[&unused[..], &["--dry-run"]].concat());
+    assert_eq!(number(&plan, "paths_marked"), paths, "{plan}");
+    assert_eq!(number(&gc(&unused), "paths_marked"), paths);
+    let present = || {
+        let status = Machine::new().json(&["status", "--storage", storage.name(), &closure.root]);
+        number(&status, "paths_present")
+    };
+    assert_eq!(present(), paths, "one look is not enough");
+    // Marked paths are pushed again, by their names: their chunks are there.
+    let push = ["push", "--storage", storage.name(), &closure.root];
+    let again = Machine::new().json(&push);
+    assert_eq!(number(&again, "paths_pushed"), paths, "{again}");
+    assert_eq!(number(&again, "chunks_sent"), 0, "{again}");
+    // Nobody has looked while they were in use, so the marks stand.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let done = gc(&unused);
+    assert_eq!(
+        done["paths_expired"].as_array().unwrap().len() as u64,
+        paths,
+        "{done}"
+    );
+    assert_eq!(present(), 0);
+    gc(&[]);
+    gc(&[]);
+    assert_eq!(storage.packs(), 0);
+    let back = Machine::new().json(&push);
+    assert_eq!(number(&back, "paths_pushed"), paths, "{back}");
+    assert_eq!(present(), paths);
 }
 
 #[test]

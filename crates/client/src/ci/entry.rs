@@ -83,9 +83,22 @@ impl CiEntry {
         })
     }
 
+    /// A stored value, if it is one of this form.
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let parsed: Self = serde_json::from_slice(value).ok()?;
+        (parsed.version == VERSION).then_some(parsed)
+    }
+
+    /// Hash parts of the paths that a stored value names, for `firn gc`; `None` if it is of another form.
+    pub fn paths_of(value: &[u8]) -> Option<Vec<String>> {
+        let entry = Self::parse(value)?;
+        let roots = entry.roots.iter().filter_map(|root| root.get(..32));
+        let roots: Vec<String> = roots.map(str::to_owned).collect();
+        Some([entry.paths, entry.used, roots].concat())
+    }
+
     fn decode(entry: &SharedEntry) -> Option<Self> {
-        let decoded: Self = serde_json::from_slice(&entry.value).ok()?;
-        (decoded.version == VERSION).then_some(decoded)
+        Self::parse(&entry.value)
     }
 }
 

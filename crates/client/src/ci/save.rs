@@ -25,6 +25,9 @@ use std::{
 /// Bytes of NARs that are pushed between two looks at the clock.
 const BATCH_BYTES: u64 = 256 << 20;
 
+/// An entry that nothing has changed is written again after so many seconds.
+const RENEWED_AFTER: i64 = 86_400;
+
 /// What is to be saved.
 #[derive(Debug)]
 #[allow(missing_docs)]
@@ -145,9 +148,7 @@ fn split(request: &SaveRequest<'_>, closure: &Closure) -> Result<Split> {
         .map(|index| closure.paths[*index].path.hash().to_string())
         .collect();
     let keys: Vec<&str> = hashes.iter().map(String::as_str).collect();
-    let present = request
-        .store
-        .entries_present(request.cache, EntryKind::Narinfo, &keys)?;
+    let present = request.store.paths_kept(request.cache, &keys)?;
     let missing = ours
         .iter()
         .zip(present)
@@ -176,9 +177,11 @@ pub(crate) fn is_signed(info: &PathInfo, keys: &[PublicKey]) -> bool {
     keys.iter().any(signed)
 }
 
-/// An exact key with all paths in the store and all folders in the entry.
+/// An exact key with all paths in the store and all folders in the entry, which was written of late: `firn gc` tells by
+/// that which keys, and which paths, are in use.
 fn is_unchanged(request: &SaveRequest<'_>, split: &Split) -> bool {
-    let Some(existing) = &request.existing else {
+    let fresh = |entry: &&CiEntry| is_fresh(entry, now());
+    let Some(existing) = request.existing.as_ref().filter(fresh) else {
         return false;
     };
     let kept = |place: &Place| {
@@ -235,6 +238,17 @@ fn add(report: &mut SaveReport, pushed: &StoragePushReport) {
     report.chunks_sent += pushed.chunks_sent;
 }
 
+fn is_fresh(entry: &CiEntry, now: i64) -> bool {
+    now.saturating_sub(entry.updated_at) < RENEWED_AFTER
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64)
+}
+
 fn entry(
     request: &SaveRequest<'_>,
     closure: &Closure,
@@ -242,9 +256,7 @@ fn entry(
     run: &Run,
     report: &mut SaveReport,
 ) -> Result<CiEntry> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() as i64);
+    let now = now();
     let ours = || {
         closure
             .paths
@@ -329,4 +341,21 @@ fn folders(
         .collect();
     kept.extend(others);
     Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_renewed_once_a_day() {
+        let written = CiEntry {
+            updated_at: 1_000_000,
+            ..CiEntry::new()
+        };
+        assert!(is_fresh(&written, 1_000_000 + 86_399));
+        assert!(!is_fresh(&written, 1_000_000 + 86_400));
+        let read = CiEntry::parse(&written.encode().expect("json")).expect("an entry");
+        assert!(!is_fresh(&read, i64::MAX));
+    }
 }

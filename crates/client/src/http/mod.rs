@@ -1,9 +1,11 @@
 //! HTTP as this client needs it: bounded answers, typed refusals, patient retries, bytes counted.
 
 mod count;
+mod range;
 mod roots;
 mod url;
 
+pub(crate) use range::{bad_answer, broken_off, patiently, read_range};
 pub use url::ServerUrl;
 pub(crate) use url::encode_query;
 
@@ -49,13 +51,23 @@ pub struct Http {
 }
 
 /// A request whose body can be sent again.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Call<'a> {
     method: Method,
     url: String,
     authorization: Option<&'a str>,
     headers: Vec<(&'static str, String)>,
     body: Option<&'a [u8]>,
+}
+
+// By hand: what is said in confidence, or is long, is not shown.
+impl std::fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call")
+            .field("method", &self.method)
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Call<'a> {

@@ -1,8 +1,9 @@
 //! Images made elsewhere: an OCI layout or an archive, pushed byte for byte to a registry.
 
-use super::{ImageReport, parallel};
+use super::ImageReport;
 use crate::{
     error::{ClientError, Result},
+    parallel,
     progress::Progress,
     registry::Repository,
 };
@@ -107,6 +108,7 @@ pub fn push_stored(
         digest: top.digest.to_string(),
         layers_total: layers.len() as u64,
         layers_sent,
+        layers_not_believed: 0,
         layers_reused: layers.len() as u64 - layers_sent,
         bytes_total: image.blobs.iter().map(|blob| blob.size).sum(),
         bytes_sent: repository.http().bytes_sent() - sent_before,

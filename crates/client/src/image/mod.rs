@@ -2,14 +2,13 @@
 
 mod archive_source;
 mod history;
-mod parallel;
 mod to_firn;
 mod to_registry;
 
 pub use archive_source::{StoredImage, push_stored};
 pub use history::{HISTORY_TAG, HISTORY_TYPE, read_history, with_revision, write_history};
 pub use to_firn::push_to_firn;
-pub use to_registry::{CONNECTIONS, RegistryPush, StoreBeside};
+pub use to_registry::{CONNECTIONS, LayerTrust, RegistryPush, StoreBeside};
 
 use serde::Serialize;
 
@@ -25,6 +24,9 @@ pub struct ImageReport {
     pub layers_sent: u64,
     /// Layers that were there already.
     pub layers_reused: u64,
+    /// Layers that the image under the tag names by their keys without a trusted key's signature; they were made
+    /// here, and compared.
+    pub layers_not_believed: u64,
     /// Sum of the layers' sizes as a registry stores them.
     pub bytes_total: u64,
     /// Bytes of all requests, heads included.

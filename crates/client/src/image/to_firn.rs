@@ -65,6 +65,7 @@ pub fn push_to_firn(
         digest: format!("sha256:{}", assembled.manifest_digest.hex()),
         layers_total: descriptors.len() as u64,
         layers_sent: pushed.layers_pushed,
+        layers_not_believed: 0,
         layers_reused: (descriptors.len() as u64).saturating_sub(pushed.layers_pushed),
         bytes_total: descriptors.iter().map(size).sum(),
         bytes_sent: server.http().bytes_sent() - sent_before,

@@ -6,7 +6,8 @@ mod unpack;
 
 pub use narinfo::{BinaryCache, Passed};
 pub use nix::pull_with_nix;
-pub use unpack::pull_to_folder;
+pub(crate) use unpack::decompress;
+pub use unpack::{Chunks, pull_to_folder};
 
 use serde::Serialize;
 

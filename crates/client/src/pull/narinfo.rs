@@ -3,12 +3,13 @@
 use crate::{
     credentials::Credential,
     error::{ClientError, Result},
-    http::{Answer, Call, Http, ServerUrl},
+    http::{Answer, Call, Http, ServerUrl, read_range},
     push::work::lock,
 };
 use firn_formats::nix::{NarInfo, PublicKey, StorePath, narinfo::NARINFO_BYTES_MAX};
 use std::{
     collections::{HashMap, HashSet},
+    ops::Range,
     sync::{Condvar, Mutex, PoisonError},
 };
 
@@ -24,12 +25,21 @@ pub struct Passed {
 }
 
 /// A binary cache of any make.
-#[derive(Debug)]
 pub struct BinaryCache {
     http: Http,
     url: ServerUrl,
     token: Option<String>,
     authorization: Option<String>,
+}
+
+// By hand: the token is never shown.
+impl std::fmt::Debug for BinaryCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let url = self.url.as_str();
+        f.debug_struct("BinaryCache")
+            .field("url", &url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl BinaryCache {
@@ -59,6 +69,11 @@ impl BinaryCache {
         ))
     }
 
+    /// Fails as the cache refuses us, or cannot be reached.
+    pub fn check(&self) -> Result<()> {
+        self.get("nix-cache-info")?.accept().map(drop)
+    }
+
     pub(super) fn get(&self, path: &str) -> Result<Answer> {
         let call = Call::get(self.url.join(path)).authorization(self.authorization.as_deref());
         self.http.send(&call)
@@ -83,6 +98,35 @@ impl BinaryCache {
             length,
             reader: Box::new(answer.into_reader()),
         }))
+    }
+
+    /// A narinfo as it stands, by its path's hash part; `None` if there is none.
+    pub(crate) fn narinfo_text(&self, hash: &str) -> Result<Option<String>> {
+        let file = format!("{hash}.narinfo");
+        let answer = self.get(&file)?;
+        if matches!(answer.status(), 404 | 410) {
+            return Ok(None);
+        }
+        let bytes = answer.accept()?.bytes()?;
+        let bad = |what: String| ClientError::BadAnswer {
+            url: self.url.join(&file),
+            what,
+        };
+        if bytes.len() > NARINFO_BYTES_MAX {
+            return Err(bad(format!("a narinfo of {} bytes", bytes.len())));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
+        Ok(Some(text))
+    }
+
+    /// Bytes of a file, exactly as many as asked for; whoever uses them has a checksum.
+    pub(crate) fn range(&self, path: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        let url = self.url.join(path);
+        read_range(range, &|value| {
+            let call = Call::get(url.clone()).header("Range", value);
+            self.http
+                .send(&call.authorization(self.authorization.as_deref()))
+        })
     }
 
     /// The narinfo of a path, checked to be of that path and signed by one of `keys`.

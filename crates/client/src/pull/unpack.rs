@@ -6,6 +6,7 @@ use crate::{
     error::{ClientError, Result},
     progress::Progress,
     push::work::lock,
+    substituter::{ServerSource, Substituter},
 };
 use firn_formats::{
     Sha256,
@@ -33,9 +34,19 @@ use std::{
 
 const BLOCK_BYTES: usize = 128 << 10;
 
-/// Fetches the closures of `paths` into `folder/nix/store`, leaving alone what is there.
+/// A server whose NARs are put together from what this machine has and what it lacks.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Chunks {
+    pub substituter: Arc<Substituter>,
+    pub server: Arc<ServerSource>,
+}
+
+/// Fetches the closures of `paths` into `folder/nix/store`, leaving alone what is there. With `chunks`, which are the
+/// cache's own, NARs are not fetched whole.
 pub fn pull_to_folder(
     cache: &BinaryCache,
+    chunks: Option<&Chunks>,
     paths: &[StorePath],
     keys: &[PublicKey],
     folder: &Path,
@@ -59,7 +70,7 @@ pub fn pull_to_folder(
         })
         .collect();
     progress.begin("pull", wanted.iter().map(|info| info.nar_size).sum());
-    let received = fetch_all(cache, &wanted, &store, progress)?;
+    let received = fetch_all(cache, chunks, &wanted, &store, progress)?;
     progress.end();
     Ok(PullReport {
         paths_total: Some(total),
@@ -71,6 +82,7 @@ pub fn pull_to_folder(
 
 fn fetch_all(
     cache: &BinaryCache,
+    chunks: Option<&Chunks>,
     wanted: &[NarInfo],
     store: &Path,
     progress: &dyn Progress,
@@ -83,7 +95,11 @@ fn fetch_all(
             let Some(info) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else {
                 break;
             };
-            if let Err(error) = fetch(cache, info, store, &received, progress) {
+            let nar = match chunks {
+                Some(chunks) => assembled(chunks, info),
+                None => fetched(cache, info, &received),
+            };
+            if let Err(error) = nar.and_then(|nar| keep(nar, info, store, progress)) {
                 lock(&failure).get_or_insert(error);
             }
         }
@@ -94,22 +110,38 @@ fn fetch_all(
         }
     });
     let failed = lock(&failure).take();
-    failed.map_or_else(|| Ok(received.load(Ordering::Relaxed)), Err)
+    let ahead = |chunks: &Chunks| chunks.server.bytes_fetched();
+    let received = received.load(Ordering::Relaxed) + chunks.map_or(0, ahead);
+    failed.map_or(Ok(received), Err)
 }
 
-fn fetch(
-    cache: &BinaryCache,
-    info: &NarInfo,
-    store: &Path,
-    received: &Arc<AtomicU64>,
-    progress: &dyn Progress,
-) -> Result<()> {
+type Nar<'r> = Box<dyn Read + Send + 'r>;
+
+fn assembled(chunks: &Chunks, info: &NarInfo) -> Result<Nar<'static>> {
+    let Chunks {
+        substituter,
+        server,
+    } = chunks;
+    match substituter.server_nar_of(server, info.clone())? {
+        Some(nar) => Ok(nar.reader),
+        None => Err(ClientError::NotCached {
+            path: info.store_path.absolute(),
+            url: server.url().to_owned(),
+        }),
+    }
+}
+
+fn fetched(cache: &BinaryCache, info: &NarInfo, received: &Arc<AtomicU64>) -> Result<Nar<'static>> {
     let answer = cache.get(&info.url)?.accept()?;
     let body = CountingReader {
         inner: answer.into_reader(),
         count: Arc::clone(received),
     };
-    let mut nar = decompress(info, body)?;
+    decompress(info, body)
+}
+
+/// Unpacks a NAR into the folder.
+fn keep(mut nar: Nar<'_>, info: &NarInfo, store: &Path, progress: &dyn Progress) -> Result<()> {
     let temporary = tempfile::Builder::new()
         .prefix(".firn-")
         .tempdir_in(store)
@@ -137,7 +169,11 @@ impl<R: Read> Read for CountingReader<R> {
     }
 }
 
-fn decompress<'r>(info: &NarInfo, body: impl Read + 'r) -> Result<Box<dyn Read + 'r>> {
+/// A NAR out of what its cache keeps.
+pub(crate) fn decompress<'r>(
+    info: &NarInfo,
+    body: impl Read + Send + 'r,
+) -> Result<Box<dyn Read + Send + 'r>> {
     match info.compression {
         Compression::None => Ok(Box::new(body)),
         Compression::Zstd => match zstd::stream::Decoder::new(body) {

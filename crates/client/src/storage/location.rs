@@ -163,7 +163,7 @@ fn backend(location: &StorageLocation, credential: Option<Credential>) -> Result
 }
 
 /// The key that `FIRN_SIGNING_KEY` gives or names the file of.
-pub(super) fn signing_key() -> Result<Option<SecretKey>> {
+pub(crate) fn signing_key() -> Result<Option<SecretKey>> {
     match variable("FIRN_SIGNING_KEY") {
         Some(text) => read_signing_key(&text).map(Some),
         None => Ok(None),
@@ -188,7 +188,7 @@ fn read_signing_key(text: &str) -> Result<SecretKey> {
 }
 
 /// The keys that `FIRN_TRUSTED_KEYS` names, separated by white space.
-fn trusted_keys() -> Result<Vec<PublicKey>> {
+pub(crate) fn trusted_keys() -> Result<Vec<PublicKey>> {
     let text = variable("FIRN_TRUSTED_KEYS").unwrap_or_default();
     read_trusted_keys(&text)
 }

@@ -6,10 +6,7 @@ use super::location::signing_key;
 use crate::{error::Result, local_store::LocalStore, progress::Progress, push::work::Work};
 use firn_formats::nix::{Compression, NarInfo, PublicKey, SecretKey};
 use firn_image::closure::{Closure, PathInfo};
-use firn_store::{
-    EntryKind,
-    shared::{Run, SharedStore},
-};
+use firn_store::shared::{Run, SharedStore};
 use pipeline::Target;
 use serde::Serialize;
 use std::time::Instant;
@@ -102,7 +99,7 @@ fn missing(
         .map(|info| info.path.hash().to_string())
         .collect();
     let keys: Vec<&str> = hashes.iter().map(String::as_str).collect();
-    let present = store.entries_present(cache, EntryKind::Narinfo, &keys)?;
+    let present = store.paths_kept(cache, &keys)?;
     let (mut missing, mut upstream) = (Vec::new(), 0);
     for (index, (info, present)) in closure.paths.iter().zip(present).enumerate() {
         if present {

@@ -91,7 +91,8 @@ impl RegistryBackend {
         }
         if layers.len() > DESCRIPTORS_MAX {
             return Err(ClientError::Setting(format!(
-                "a run cannot hold {} packs: `firn gc` gathers what is in small ones",
+                "a run cannot hold {} packs: `firn gc --paths-unused-for TIME` forgets what is old, or take another \
+                 repository",
                 layers.len()
             )));
         }
@@ -124,12 +125,13 @@ fn descriptor(media_type: &str, digest: Digest, size: usize) -> Descriptor {
     }
 }
 
-fn tag_of(name: &str) -> String {
+/// The tag of a segment.
+pub fn tag_of(name: &str) -> String {
     format!("{TAG_PREFIX}{name}")
 }
 
 /// The segment's name, if a tag is one of ours.
-fn name_of(tag: &str) -> Option<&str> {
+pub fn name_of(tag: &str) -> Option<&str> {
     let name = tag.strip_prefix(TAG_PREFIX)?;
     let (at, _) = name.split_once('-')?;
     let hex = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);

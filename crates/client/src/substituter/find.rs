@@ -68,7 +68,7 @@ impl Substituter {
         }))
     }
 
-    fn is_broken(&self, source: usize, hash: &str) -> bool {
+    pub(super) fn is_broken(&self, source: usize, hash: &str) -> bool {
         let broken = lock(&self.broken);
         // The common case allocates nothing.
         !broken.is_empty() && broken.contains(&(source, hash.to_owned()))

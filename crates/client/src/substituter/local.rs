@@ -10,6 +10,7 @@ use firn_chunks::{ChunkId, ChunkList, ChunkRef, boundaries::V1};
 use firn_formats::nix::StorePath;
 use firn_image::archive::Archive;
 use std::{
+    cmp::Reverse,
     collections::{HashMap, HashSet},
     os::unix::fs::MetadataExt as _,
     sync::{Arc, Mutex, PoisonError, RwLock},
@@ -233,7 +234,8 @@ impl LocalChunks {
         }
     }
 
-    /// Base names of other versions of a path, those that are most like it first, then the newest.
+    /// Base names of other versions of a path, those that are most like it first, then the newest; before them the
+    /// path itself, which lies here where it is wanted for somewhere else.
     fn versions(&self, path: &StorePath) -> Vec<String> {
         let mut listing = lock(&self.listing);
         let fresh = |listing: &Listing| listing.read_at.elapsed() < LISTING_AGE_MAX;
@@ -245,20 +247,19 @@ impl LocalChunks {
             .as_ref()
             .and_then(|listing| listing.names.get(package));
         let own = path.to_string();
-        let mut versions: Vec<(u8, std::cmp::Reverse<i64>, String)> = known
+        let mut versions: Vec<(bool, u8, Reverse<i64>, String)> = known
             .into_iter()
             .flatten()
-            .filter(|name| **name != own)
             .filter_map(|name| {
                 let full = self.store.store_dir().join(name);
                 let made = std::fs::symlink_metadata(full).ok()?.ctime();
                 let distance = names::distance(path.name(), name.get(33..)?);
-                Some((distance, std::cmp::Reverse(made), name.clone()))
+                Some((*name != own, distance, Reverse(made), name.clone()))
             })
             .collect();
         versions.sort();
         versions.truncate(VERSIONS_MAX);
-        versions.into_iter().map(|(_, _, name)| name).collect()
+        versions.into_iter().map(|(.., name)| name).collect()
     }
 
     fn list(&self) -> Listing {

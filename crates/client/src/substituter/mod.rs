@@ -7,9 +7,11 @@ mod local;
 mod names;
 mod plan;
 mod prefetch;
+mod server;
 mod stream;
 
 pub use key::{key_of_user, new_key};
+pub use server::ServerSource;
 
 use crate::{error::Result, local_store::LocalStore, push::work::lock};
 use firn_formats::nix::{PublicKey, SecretKey};
@@ -25,6 +27,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use stream::Origin;
 
 /// One store behind a substituter.
 #[derive(Debug, Clone)]
@@ -164,7 +167,8 @@ impl Substituter {
         self.note_use(&hash);
         let pieces = plan::make(&self.local, &found);
         count(&self.counters.nars, 1);
-        self.stream(found, pieces).map(Some)
+        let origin = Origin::Stores(Arc::clone(&self.sources));
+        self.stream(origin, found, pieces).map(Some)
     }
 
     /// Brings the frames of paths into the local cache, in the background, until the substituter is dropped.

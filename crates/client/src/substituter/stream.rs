@@ -5,6 +5,7 @@ use super::{
     find::Found,
     local::{LocalChunk, LocalChunks},
     plan::Piece,
+    server::ServerNar,
 };
 use crate::{
     error::{ClientError, Result},
@@ -13,7 +14,7 @@ use crate::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 use firn_chunks::{ChunkId, ChunkList};
 use firn_formats::nix::StorePath;
-use firn_store::StoreError;
+use firn_store::{StoreError, shared::ChunkSink};
 use std::{
     collections::HashSet,
     io::{self, Read},
@@ -29,11 +30,16 @@ type Block = io::Result<Vec<u8>>;
 
 impl Substituter {
     /// Starts putting a NAR together.
-    pub(super) fn stream(&self, found: Found, pieces: Vec<Piece>) -> Result<NarStream> {
+    pub(super) fn stream(
+        &self,
+        origin: Origin,
+        found: Found,
+        pieces: Vec<Piece>,
+    ) -> Result<NarStream> {
         let length = found.narinfo.nar_size;
         let (blocks_in, blocks) = bounded(BLOCKS_AHEAD);
         let assembly = Assembly {
-            sources: Arc::clone(&self.sources),
+            origin,
             local: Arc::clone(&self.local),
             broken: Arc::clone(&self.broken),
             source: found.source,
@@ -63,6 +69,43 @@ impl Substituter {
     }
 }
 
+/// What has the chunks that this machine lacks.
+#[derive(Clone)]
+pub(super) enum Origin {
+    Stores(Arc<[Source]>),
+    Server(Arc<ServerNar>),
+}
+
+impl Origin {
+    /// Gives chunks of the NAR, by index and id, in order.
+    fn read(
+        &self,
+        source: usize,
+        wanted: &[(usize, ChunkId)],
+        sink: &mut ChunkSink<'_>,
+    ) -> Result<()> {
+        match self {
+            Self::Stores(sources) => {
+                let ids: Vec<ChunkId> = wanted.iter().map(|(_, id)| *id).collect();
+                let source = sources.get(source).ok_or_else(|| unknown(source))?;
+                Ok(source.store.read_chunks(&ids, sink)?)
+            }
+            Self::Server(nar) => {
+                let indices: Vec<usize> = wanted.iter().map(|(index, _)| *index).collect();
+                nar.read(&indices, sink)
+            }
+        }
+    }
+
+    /// The stores, if it is those.
+    fn stores(&self) -> &[Source] {
+        match self {
+            Self::Stores(sources) => sources,
+            Self::Server(_) => &[],
+        }
+    }
+}
+
 /// Why an assembly does not simply go on.
 enum Halt {
     /// Nobody reads on.
@@ -79,7 +122,7 @@ impl From<StoreError> for Halt {
 }
 
 struct Assembly {
-    sources: Arc<[Source]>,
+    origin: Origin,
     local: Arc<LocalChunks>,
     broken: Arc<Mutex<HashSet<(usize, String)>>>,
     source: usize,
@@ -168,17 +211,16 @@ impl Assembly {
         let Some(source) = rest.first().map(|piece| piece.source) else {
             return Ok(());
         };
-        let ids: Vec<ChunkId> = rest
-            .iter()
-            .filter(|piece| piece.local.is_none())
-            .take_while(|piece| piece.source == source)
-            .map(|piece| piece.chunk.id)
+        let wanted: Vec<(usize, ChunkId)> = (self.next..)
+            .zip(rest)
+            .filter(|(_, piece)| piece.local.is_none())
+            .take_while(|(_, piece)| piece.source == source)
+            .map(|(index, piece)| (index, piece.chunk.id))
             .collect();
-        let sources = Arc::clone(&self.sources);
-        let store = &sources.get(source).ok_or_else(|| unknown(source))?.store;
+        let origin = self.origin.clone();
         let before = self.next;
         let mut halted = None;
-        let read = store.read_chunks(&ids, &mut |id, bytes| {
+        let read = origin.read(source, &wanted, &mut |id, bytes| {
             self.take(id, bytes).map_err(|halt| {
                 halted = Some(halt);
                 // Tells the store to end; nobody sees it.
@@ -212,13 +254,19 @@ impl Assembly {
     }
 
     /// Takes the chunk at which a store failed from another one.
-    fn recover(&mut self, failed: usize, error: StoreError) -> Result<(), Halt> {
+    fn recover(&mut self, failed: usize, error: ClientError) -> Result<(), Halt> {
         while self.put_local()? {}
         let Some(id) = self.pieces.get(self.next).map(|piece| piece.chunk.id) else {
-            return Err(error.into());
+            return Err(Halt::Failed(error));
         };
-        let sources = Arc::clone(&self.sources);
-        let others = sources.iter().enumerate();
+        let origin = self.origin.clone();
+        if let Origin::Server(nar) = &origin
+            && is_damage(&error)
+        {
+            tracing::warn!(%error, "the rest of a NAR is taken from the whole");
+            return self.put_rest_of_whole(nar);
+        }
+        let others = origin.stores().iter().enumerate();
         for (_, other) in others.filter(|(index, _)| *index != failed) {
             let located = other.store.locate(&[id]).unwrap_or_default();
             if !located.iter().any(Option::is_some) {
@@ -241,7 +289,30 @@ impl Assembly {
                 (None, Err(_)) => {}
             }
         }
-        Err(error.into())
+        Err(Halt::Failed(error))
+    }
+}
+
+impl Assembly {
+    /// Puts out what is still to come from the NAR as it is at the server. Later it is not asked for by chunks.
+    fn put_rest_of_whole(&mut self, nar: &ServerNar) -> Result<(), Halt> {
+        let hash = self.path.hash().to_string();
+        lock(&self.broken).insert((self.source, hash));
+        let broken = |source| Halt::Failed(ClientError::io(self.path.absolute(), source));
+        let mut whole = nar.whole().map_err(Halt::Failed)?;
+        let done = self.pieces.iter().take(self.next);
+        let done = done.map(|piece| u64::from(piece.chunk.raw_length)).sum();
+        io::copy(&mut (&mut whole).take(done), &mut io::sink()).map_err(broken)?;
+        let mut block = vec![0; BLOCK_BYTES_TARGET];
+        loop {
+            let read = whole.read(&mut block).map_err(broken)?;
+            let Some(bytes) = block.get(..read).filter(|bytes| !bytes.is_empty()) else {
+                break;
+            };
+            self.out.put(bytes)?;
+        }
+        self.next = self.pieces.len();
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use firn_client::{
     credentials::Credential,
     http::Http,
-    image::{CONNECTIONS, ImageReport, RegistryPush, StoreBeside},
+    image::{CONNECTIONS, ImageReport, LayerTrust, RegistryPush, StoreBeside},
     local_store::LocalStore,
     progress::Silent,
     registry::Repository,
@@ -12,10 +12,18 @@ use firn_client::{
         SharedStore, StorageLocation, StoragePushReport, open_storage_with_cache, push_to_storage,
     },
 };
-use firn_formats::{nix::NarInfo, oci::Reference, sha256::Sha256Hasher};
+use firn_formats::{
+    Sha256,
+    nix::{NarInfo, SecretKey},
+    oci::{Digest, ImageConfig, Manifest, Reference},
+    sha256::Sha256Hasher,
+};
 use firn_image::{
     closure::Closure,
-    compose::plan_image,
+    compose::{
+        LAYER_KEY_ANNOTATION, LAYER_SIGNATURE_ANNOTATION, LayerBlob, layer_fingerprint, plan_image,
+    },
+    encode::Representation,
     spec::{ImageSpec, LayerCompression},
 };
 use firn_store::{EntryKind, shared::RunReport};
@@ -59,11 +67,27 @@ impl Place<'_> {
     }
 
     fn image(&self, tag: &str, closure: &Closure, spec: ImageSpec, paths: bool) -> ImageReport {
+        self.image_of(&LayerTrust::default(), tag, closure, spec, paths)
+    }
+
+    fn repository(&self, tag: &str) -> (Reference, Arc<Repository>) {
         let text = format!("{}/acme/app:{tag}", self.address);
         let reference = Reference::parse(&text).expect("a reference");
         let http = Http::new(CONNECTIONS).expect("http");
         let repository = Repository::of_reference(http, &reference, self.credential());
         let repository = Arc::new(repository.expect("a repository").for_pushing());
+        (reference, repository)
+    }
+
+    fn image_of(
+        &self,
+        trust: &LayerTrust,
+        tag: &str,
+        closure: &Closure,
+        spec: ImageSpec,
+        paths: bool,
+    ) -> ImageReport {
+        let (reference, repository) = self.repository(tag);
         let image = plan_image(closure.clone(), spec).expect("a plan");
         let cache = tempfile::tempdir().expect("a folder");
         let beside = StoreBeside::open_with_cache(&repository, &reference, "main", cache.path())
@@ -74,6 +98,7 @@ impl Place<'_> {
             local: &local(),
             image: &image,
             beside: paths.then_some(&beside),
+            trust,
         }
         .push(&Silent)
         .expect("an image")
@@ -243,4 +268,95 @@ fn a_registry_that_fails_now_and_then_gets_the_image_all_the_same() {
     let again = place.image("1", &closure, layers(), true);
     assert_eq!(again.layers_sent, 0, "{again:?}");
     place.reads_back(&closure);
+}
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed("team-1", [seed; 32])
+}
+
+/// Whoever may push may write any digest beside a layer's key. It is taken from those only whose keys are trusted,
+/// and what is not taken is made and compared, not sent again.
+#[test]
+fn a_strangers_word_on_a_layer_is_not_taken() {
+    let registry = Registry::start();
+    let place = Place {
+        address: registry.address(),
+        credentials: None,
+    };
+    let closure = closure(&rigs::closure::Closure::first());
+    let writer = LayerTrust::new(Some(key(1)), Vec::new());
+    let reader = LayerTrust::new(None, vec![key(1).public()]);
+    let stranger = LayerTrust::new(Some(key(2)), Vec::new());
+    let push = |trust: &LayerTrust| place.image_of(trust, "1", &closure, layers(), false);
+    let first = push(&writer);
+    assert_eq!(
+        (first.layers_sent, first.layers_not_believed),
+        (first.layers_total, 0)
+    );
+    // Those who trust the writer know all of it, and make the same image of it.
+    for trust in [&writer, &reader] {
+        let again = push(trust);
+        assert_eq!(
+            (again.layers_sent, again.layers_not_believed),
+            (0, 0),
+            "{again:?}"
+        );
+        assert_eq!(again.digest, first.digest);
+    }
+    // Another's key of the same name: everything is made, is there already, and is signed anew.
+    let theirs = push(&stranger);
+    assert_eq!(
+        theirs.layers_not_believed, theirs.layers_total,
+        "{theirs:?}"
+    );
+    assert_eq!(theirs.layers_sent, 0, "{theirs:?}");
+    assert_ne!(theirs.digest, first.digest);
+
+    // The right key, a wrong blob; with the writer's signature of the right one, and with a stranger's.
+    push(&writer);
+    for signed_by_stranger in [false, true] {
+        let wrong = falsify(&place, signed_by_stranger.then(|| key(2)));
+        let mended = push(&writer);
+        assert_eq!(mended.layers_not_believed, 1, "{mended:?}");
+        assert_eq!(mended.layers_sent, 0, "{mended:?}");
+        assert_eq!(mended.digest, first.digest, "the wrong layer is not in it");
+        assert_ne!(mended.digest, format!("sha256:{}", wrong.hex()));
+    }
+    // Without keys, whoever may push is believed.
+    falsify(&place, None);
+    assert_ne!(push(&LayerTrust::default()).digest, first.digest);
+}
+
+/// Puts another blob in the place of the first layer's; gives the manifest's hash.
+fn falsify(place: &Place<'_>, signer: Option<SecretKey>) -> Sha256 {
+    let (_, repository) = place.repository("1");
+    let raw = repository.manifest("1").expect("read").expect("an image");
+    let mut manifest: Manifest = serde_json::from_slice(&raw.bytes).expect("a manifest");
+    let blob = b"not what the key says";
+    let digest: Digest = Sha256::of(blob).into();
+    repository.put_blob(&digest, blob).expect("a blob");
+    let layer = manifest.layers.first_mut().expect("a layer");
+    layer.digest = digest;
+    layer.size = blob.len() as u64;
+    if let Some(signer) = signer {
+        let config = repository.blob(&manifest.config.digest).expect("a config");
+        let config: ImageConfig = serde_json::from_slice(&config).expect("a config");
+        let blob = LayerBlob {
+            representation: Representation::Zstd,
+            digest: layer.digest.clone(),
+            size: layer.size,
+            diff_id: config.rootfs.diff_ids[0].clone(),
+            tar_size: 0,
+        };
+        let text = layer_fingerprint(&layer.annotations[LAYER_KEY_ANNOTATION], &blob);
+        let signature = signer.sign(&text).to_string();
+        layer
+            .annotations
+            .insert(LAYER_SIGNATURE_ANNOTATION.to_owned(), signature);
+    }
+    let bytes = serde_json::to_vec(&manifest).expect("json");
+    repository
+        .put_manifest("1", "application/vnd.oci.image.manifest.v1+json", &bytes)
+        .expect("put");
+    Sha256::of(&bytes)
 }

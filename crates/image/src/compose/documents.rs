@@ -1,9 +1,10 @@
 //! Config and manifest, byte for byte.
 
-use super::{PlannedImage, PlannedLayer};
+use super::{PlannedImage, PlannedLayer, signature::LAYER_SIGNATURE_ANNOTATION};
 use crate::encode::Representation;
 use firn_formats::{
     Sha256,
+    nix::Signature,
     oci::{
         Descriptor, Digest, ImageConfig, Manifest,
         config::{Config, History, RootFs},
@@ -13,7 +14,7 @@ use firn_formats::{
     push::LayerDescriptor,
 };
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter::repeat};
 
 /// The annotation of a layer's descriptor that holds its key.
 pub const LAYER_KEY_ANNOTATION: &str = "dev.firn.layer.key";
@@ -90,6 +91,7 @@ pub struct AssembledImage {
 pub(super) fn assemble(
     image: &PlannedImage,
     layers: &[LayerBlob],
+    signatures: &[Option<Signature>],
 ) -> Result<AssembledImage, ComposeError> {
     if layers.len() != image.layers.len() {
         return Err(ComposeError::LayerCount {
@@ -112,7 +114,8 @@ pub(super) fn assemble(
             .layers
             .iter()
             .zip(layers)
-            .map(|(planned, blob)| layer_descriptor(planned, blob))
+            .zip(signatures.iter().map(Option::as_ref).chain(repeat(None)))
+            .map(|((planned, blob), signature)| layer_descriptor(planned, blob, signature))
             .collect(),
         subject: None,
         annotations: BTreeMap::new(),
@@ -165,15 +168,21 @@ fn history(image: &PlannedImage, layer: &PlannedLayer) -> History {
     }
 }
 
-fn layer_descriptor(planned: &PlannedLayer, blob: &LayerBlob) -> Descriptor {
+fn layer_descriptor(
+    planned: &PlannedLayer,
+    blob: &LayerBlob,
+    signature: Option<&Signature>,
+) -> Descriptor {
     let mut descriptor = descriptor(
         blob.representation.media_type(),
         blob.digest.clone(),
         blob.size,
     );
-    descriptor
-        .annotations
-        .insert(LAYER_KEY_ANNOTATION.to_owned(), planned.key.clone());
+    let annotations = &mut descriptor.annotations;
+    annotations.insert(LAYER_KEY_ANNOTATION.to_owned(), planned.key.clone());
+    if let Some(signature) = signature {
+        annotations.insert(LAYER_SIGNATURE_ANNOTATION.to_owned(), signature.to_string());
+    }
     descriptor
 }
 

@@ -85,7 +85,7 @@ pub(super) fn key(name: &str) -> String {
     let (head, tail) = match version {
         None => (parts.as_slice(), Vec::new()),
         Some(begin) => {
-            let end = parts.iter().rposition(|part| has_digit(&part));
+            let end = parts.iter().rposition(has_digit);
             let tail = parts[end.map_or(begin, |end| end + 1)..].to_vec();
             (&parts[..begin], tail)
         }

@@ -1,23 +1,27 @@
 //! Caches, tokens, status, figures.
 
-use super::{Fault, json, who, work};
+use super::retention::InCache;
+use super::{ADMIN_JSON_BYTES_MAX, Fault, STATUS_JSON_BYTES_MAX, json, who, work};
 use crate::app::App;
+use crate::keeper;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use firn_formats::admin::{
-    CacheCreate, CacheView, PathStatus, Right, StatsView, StatusAnswer, StatusQuery, TokenCreate,
-    TokenCreated, TokenView, WhoAmI,
+    CacheConfigure, CacheCreate, CacheView, CollectionRequest, CollectionView, ImageView,
+    PathStatus, Right, Rotate, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated,
+    TokenKeyRotated, TokenView, WhoAmI,
 };
 use firn_formats::nix::NarInfo;
 use firn_formats::push::{ApiErrorCode, PATHS_PER_REQUEST_MAX};
+use firn_services::access::token::rfc3339;
 use firn_services::{Cache, Identity, Refusal, ServiceError};
 use firn_store::EntryKind;
 use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 
 /// Whether `who` holds `right` on all that `patterns` cover.
-fn covers(who: &Identity, patterns: &[String], right: Right) -> Result<(), Refusal> {
+pub(super) fn covers(who: &Identity, patterns: &[String], right: Right) -> Result<(), Refusal> {
     match who {
         Identity::Anonymous => Err(Refusal::Unauthorized),
         Identity::Refused(fault) => Err(Refusal::BadToken(*fault)),
@@ -77,7 +81,7 @@ pub(super) async fn cache_create(
     body: Body,
 ) -> Result<Json<CacheView>, Fault> {
     let who = who(&app, &headers);
-    let request: CacheCreate = json(&app, body).await?;
+    let request: CacheCreate = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
     // To share a domain is to share what is in it: that takes the right on both names.
     let mut names = vec![request.name.clone()];
     names.extend(request.domain.clone());
@@ -85,6 +89,25 @@ pub(super) async fn cache_create(
     let view = work(&app, move |app| {
         let access = &app.services.access;
         let cache = access.cache_create(&request)?;
+        access.cache_view(&cache)
+    })
+    .await?;
+    Ok(Json(view))
+}
+
+pub(super) async fn cache_configure(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<CacheView>, Fault> {
+    let who = who(&app, &headers);
+    let cache = app.services.access.authorize(&who, &name, Right::Admin)?;
+    let request: CacheConfigure = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
+    let view = work(&app, move |app| {
+        let access = &app.services.access;
+        let cache = access.cache_configure(&cache, &request)?;
+        app.services.retention.reconfigured(&cache);
         access.cache_view(&cache)
     })
     .await?;
@@ -119,7 +142,7 @@ pub(super) async fn token_create(
     body: Body,
 ) -> Result<Json<TokenCreated>, Fault> {
     let who = who(&app, &headers);
-    let request: TokenCreate = json(&app, body).await?;
+    let request: TokenCreate = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
     covers(&who, &request.caches, Right::Admin)?;
     let created = work(&app, move |app| {
         app.services.access.tokens().create(&request)
@@ -145,13 +168,50 @@ pub(super) async fn token_revoke(
     Ok(StatusCode::NO_CONTENT)
 }
 
+pub(super) async fn key_rotate(
+    State(app): State<Arc<App>>,
+    Query(query): Query<InCache>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<CacheView>, Fault> {
+    let who = who(&app, &headers);
+    let access = &app.services.access;
+    let cache = access.authorize(&who, &query.cache, Right::Admin)?;
+    let request: Rotate = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
+    let view = work(&app, move |app| {
+        let access = &app.services.access;
+        let cache = access.rotate_key(&cache, request.overlap_seconds)?;
+        access.cache_view(&cache)
+    })
+    .await?;
+    Ok(Json(view))
+}
+
+pub(super) async fn token_key_rotate(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<TokenKeyRotated>, Fault> {
+    // The key is everybody's.
+    covers(&who(&app, &headers), &["*".to_owned()], Right::Admin)?;
+    let request: Rotate = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
+    let until = work(&app, move |app| {
+        let access = &app.services.access;
+        access.rotate_token_key(request.overlap_seconds)
+    })
+    .await?;
+    Ok(Json(TokenKeyRotated {
+        old_tokens_until: rfc3339(until).unwrap_or_default(),
+    }))
+}
+
 pub(super) async fn status(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<StatusAnswer>, Fault> {
     let who = who(&app, &headers);
-    let query: StatusQuery = json(&app, body).await?;
+    let query: StatusQuery = json(&app, body, STATUS_JSON_BYTES_MAX).await?;
     let cache = app
         .services
         .access
@@ -174,6 +234,11 @@ fn path_status(app: &App, cache: &Cache, query: StatusQuery) -> Result<StatusAns
         };
         let store = &app.services.store;
         let Some(entry) = store.entry(cache.row.id, EntryKind::Narinfo, hash)? else {
+            let evicted = app.services.retention.evicted_path(cache, hash)?;
+            let evicted = evicted.map(super::retention::view);
+            answer
+                .evicted
+                .extend(evicted.map(|evicted| (path, evicted)));
             continue;
         };
         let narinfo = NarInfo::parse(&String::from_utf8_lossy(&entry.value))?;
@@ -185,6 +250,39 @@ fn path_status(app: &App, cache: &Cache, query: StatusQuery) -> Result<StatusAns
         answer.present.insert(path, status);
     }
     Ok(answer)
+}
+
+pub(super) async fn gc(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<CollectionView>, Fault> {
+    // It is about all caches at once.
+    covers(&who(&app, &headers), &["*".to_owned()], Right::Admin)?;
+    let request: CollectionRequest = json(&app, body).await?;
+    let view = work(&app, move |app| keeper::collect_asked(app, &request)).await?;
+    Ok(Json(view))
+}
+
+/// Which images are asked for.
+#[derive(serde::Deserialize)]
+pub(super) struct ImagesQuery {
+    cache: String,
+    image: Option<String>,
+}
+
+pub(super) async fn images(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Query(query): Query<ImagesQuery>,
+) -> Result<Json<Vec<ImageView>>, Fault> {
+    let who = who(&app, &headers);
+    let access = &app.services.access;
+    let cache = access.authorize(&who, &query.cache, Right::Pull)?;
+    let found = work(&app, move |app| {
+        app.services.registry.images(&cache, query.image.as_deref())
+    });
+    Ok(Json(found.await?))
 }
 
 pub(super) async fn stats(

@@ -43,6 +43,10 @@ impl From<ServiceError> for Fault {
             ApiErrorCode::MissingReference => fault.with_hint(
                 "push the whole closure, or declare the upstream cache that has the rest",
             ),
+            ApiErrorCode::QuotaExceeded => fault.with_hint(
+                "`firn cache show` tells what the cache holds; an admin may raise its quota by: \
+                 firn cache configure NAME --quota SIZE",
+            ),
             _ => fault,
         }
     }

@@ -5,8 +5,9 @@ use crate::app::bare;
 use crate::body::{BlobBody, Body};
 use crate::metrics::Door;
 use crate::nix::{bytes_response, unsatisfiable};
-use crate::range::{self, Ranged};
+
 use firn_formats::admin::Right;
+use firn_formats::http::{self as headers, Ranged};
 use firn_formats::oci::ErrorCode;
 use firn_services::registry::RegistryError;
 use http::header::{ETAG, HeaderValue, RANGE};
@@ -16,7 +17,7 @@ pub(super) async fn get(call: &Call, digest: &str) -> Answer {
     let digest = Call::digest(digest)?;
     // A HEAD by one who may push asks whether to upload; "here" is then a promise (rule 5).
     let pusher = (call.method == Method::HEAD)
-        .then(|| call.repository(Right::Push).ok())
+        .then(|| call.repository(Right::Create).ok())
         .flatten();
     let pushing = pusher.is_some();
     let repository = match pusher {
@@ -28,11 +29,12 @@ pub(super) async fn get(call: &Call, digest: &str) -> Answer {
     let mut response = call
         .work(move |app| {
             let registry = &app.services.registry;
-            if pushing {
-                registry.renew_blob(&repository.cache, &digest)?;
+            if pushing && !registry.renew_blob(&repository.cache, &digest)? {
+                let unknown = RegistryError::with(ErrorCode::BlobUnknown, digest.to_string());
+                return Err(unknown);
             }
             let found = registry.blob(&repository.cache, &digest)?;
-            let part = match range::parse(range.as_deref(), found.length) {
+            let part = match headers::range(range.as_deref(), found.length) {
                 Ranged::Whole => None,
                 Ranged::Part(first, count) => Some((first, count)),
                 Ranged::Unsatisfiable => return Ok(unsatisfiable(found.length)),

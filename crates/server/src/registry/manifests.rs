@@ -3,29 +3,45 @@
 use super::{Answer, Call, DOCKER_CONTENT_DIGEST, Failure};
 use crate::app::{bare, respond};
 use crate::body::Body;
+use crate::gate::Busy;
 use crate::metrics::Door;
-use crate::upload::{GatherError, gather};
-use bytes::Bytes;
+use crate::upload::{GatherError, Gathered, gather};
 use firn_formats::admin::Right;
 use firn_formats::oci::manifest::MANIFEST_BYTES_MAX;
-use firn_formats::oci::{ErrorCode, media_type};
-use firn_services::registry::{FoundManifest, ManifestReference, RegistryError, has_zstd_layers};
+use firn_formats::oci::{ErrorCode, Tag, media_type};
+use firn_services::registry::{
+    FoundManifest, ManifestReference, NewManifest, RegistryError, has_zstd_layers,
+};
 use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+/// Most tags in one PUT.
+const TAGS_MAX: usize = 100;
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// The first Docker that reads zstd layers.
 const DOCKER_WITH_ZSTD: u32 = 23;
 
 /// Everything under `/manifests/`.
 pub(super) async fn handle(call: &Call, reference: &str, body: Incoming) -> Answer {
-    let reference = ManifestReference::parse(reference)?;
+    let parsed = || {
+        ManifestReference::parse(reference).map_err(|error| match call.method {
+            // What cannot be a tag names no manifest, as the specification's suite has it.
+            Method::PUT => error,
+            _ if error.code == ErrorCode::ManifestInvalid => RegistryError {
+                code: ErrorCode::ManifestUnknown,
+                ..error
+            },
+            _ => error,
+        })
+    };
     match call.method {
-        Method::GET | Method::HEAD => get(call, reference).await,
-        Method::PUT => put(call, reference, body).await,
+        Method::GET | Method::HEAD => get(call, parsed()?).await,
+        Method::PUT => put(call, parsed()?, body).await,
         Method::DELETE => {
+            let reference = parsed()?;
             let repository = call.repository(Right::Delete)?;
             call.work(move |app| {
                 let registry = &app.services.registry;
@@ -42,7 +58,7 @@ async fn get(call: &Call, reference: ManifestReference) -> Answer {
     let repository = match call.method {
         // A HEAD tells a pusher whether to push.
         Method::HEAD => call
-            .repository(Right::Push)
+            .repository(Right::Create)
             .or_else(|_| call.repository(Right::Pull))?,
         _ => call.repository(Right::Pull)?,
     };
@@ -103,22 +119,41 @@ fn refuse_old_docker(call: &Call, found: &FoundManifest) -> Result<(), RegistryE
 }
 
 async fn put(call: &Call, reference: ManifestReference, body: Incoming) -> Answer {
-    let repository = call.repository(Right::Push)?;
+    let repository = call.repository(Right::Create)?;
+    let may_move = call.repository(Right::Push).is_ok();
+    let tags = tags(call)?;
     let content_type = call
         .header(CONTENT_TYPE)
         .map(|text| text.split(';').next().unwrap_or(text).trim().to_owned())
         .unwrap_or_default();
-    let bytes = gathered(call, body).await?;
+    let Gathered {
+        bytes,
+        place: _place,
+    } = gathered(call, body).await?;
     let stored = call
         .work(move |app| {
             let registry = &app.services.registry;
-            registry.put_manifest(&repository, &reference, &content_type, &bytes)
+            let new = NewManifest {
+                reference: &reference,
+                tags: &tags,
+                content_type: &content_type,
+                bytes: &bytes,
+                may_move,
+            };
+            registry.put_manifest(&repository, new)
         })
         .await?;
     let mut response = bare(StatusCode::CREATED);
     let location = format!("/v2/{}/manifests/{}", call.name, stored.digest);
     if let Ok(value) = HeaderValue::try_from(location) {
         response.headers_mut().insert(LOCATION, value);
+    }
+    if call.parameter("tag").is_some() {
+        for tag in &stored.tags {
+            if let Ok(value) = HeaderValue::try_from(tag.as_str()) {
+                response.headers_mut().append(OCI_TAG, value);
+            }
+        }
     }
     if let Some(subject) = stored.subject
         && let Ok(value) = HeaderValue::try_from(subject.to_string())
@@ -129,23 +164,42 @@ async fn put(call: &Call, reference: ManifestReference, body: Incoming) -> Answe
     Ok(response)
 }
 
-async fn gathered(call: &Call, body: Incoming) -> Result<Bytes, Failure> {
-    let received = call.app.metrics.received().clone();
-    gather(body, MANIFEST_BYTES_MAX, received)
+/// The tags that a PUT by digest names as parameters.
+fn tags(call: &Call) -> Result<Vec<Tag>, RegistryError> {
+    let named = call.query.iter().filter(|(key, _)| key == "tag");
+    let tags = named
+        .map(|(_, tag)| Tag::parse(tag))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| RegistryError::with(ErrorCode::ManifestInvalid, error.to_string()))?;
+    if tags.len() > TAGS_MAX {
+        return Err(RegistryError {
+            status: Some(StatusCode::URI_TOO_LONG.as_u16()),
+            ..RegistryError::with(
+                ErrorCode::ManifestInvalid,
+                format!("at most {TAGS_MAX} tags at once"),
+            )
+        });
+    }
+    Ok(tags)
+}
+
+async fn gathered(call: &Call, body: Incoming) -> Result<Gathered, Failure> {
+    let app = &call.app;
+    gather(body, MANIFEST_BYTES_MAX, app.pace(), &app.document_bodies)
         .await
-        .map_err(|error| {
-            Failure::Registry(match error {
-                GatherError::TooLarge(limit) => RegistryError {
-                    status: Some(StatusCode::PAYLOAD_TOO_LARGE.as_u16()),
-                    ..RegistryError::with(
-                        ErrorCode::SizeInvalid,
-                        format!("a manifest has at most {limit} bytes"),
-                    )
-                },
-                GatherError::Broken(error) => {
-                    RegistryError::with(ErrorCode::ManifestInvalid, error.to_string())
-                }
-            })
+        .map_err(|error| match error {
+            GatherError::TooLarge(limit) => Failure::Registry(RegistryError {
+                status: Some(StatusCode::PAYLOAD_TOO_LARGE.as_u16()),
+                ..RegistryError::with(
+                    ErrorCode::SizeInvalid,
+                    format!("a manifest has at most {limit} bytes"),
+                )
+            }),
+            GatherError::Broken(error) => Failure::Registry(RegistryError::with(
+                ErrorCode::ManifestInvalid,
+                error.to_string(),
+            )),
+            GatherError::Busy => Busy.into(),
         })
 }
 

@@ -8,10 +8,11 @@ mod uploads;
 use crate::app::{App, JSON, WorkerFailed, bare, blocking, respond, status};
 use crate::auth::identify;
 use crate::body::Body;
+use crate::gate::Busy;
 use firn_formats::admin::Right;
 use firn_formats::oci::{Digest, ErrorCode};
 use firn_services::registry::{RegistryError, Repository};
-use firn_services::{Identity, Refusal};
+use firn_services::{Identity, Refusal, ServiceError};
 use http::header::{HeaderName, HeaderValue, LINK, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -95,6 +96,12 @@ impl From<WorkerFailed> for Failure {
     }
 }
 
+impl From<Busy> for Failure {
+    fn from(_: Busy) -> Self {
+        Self::Registry(ServiceError::Busy.into())
+    }
+}
+
 type Answer = Result<Response<Body>, Failure>;
 
 impl Call {
@@ -161,7 +168,7 @@ impl Call {
         let actions = match right {
             None => return challenge,
             Some(Right::Pull) => "pull",
-            Some(Right::Push) => "pull,push",
+            Some(Right::Create | Right::Push) => "pull,push",
             Some(Right::Delete | Right::Admin) => "delete",
         };
         challenge.push_str(&format!(",scope=\"repository:{}:{actions}\"", self.name));

@@ -4,18 +4,18 @@ use super::{Answer, Call, DOCKER_CONTENT_DIGEST, Failure};
 use crate::app::bare;
 use crate::body::Body;
 use firn_formats::admin::Right;
+use firn_formats::http::content_range;
 use firn_formats::oci::{Digest, ErrorCode};
 use firn_services::registry::{RegistryError, Repository, UploadStatus};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, LOCATION, RANGE};
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::sync::SemaphorePermit;
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// POST: a mount, a whole blob, or the beginning of an upload.
 pub(super) async fn begin(call: &Call, body: Incoming) -> Answer {
-    let repository = call.repository(Right::Push)?;
+    let repository = call.repository(Right::Create)?;
     if let Some(mount) = call.parameter("mount") {
         let digest = Call::digest(mount)?;
         if mounted(call, &repository, &digest).await? {
@@ -24,8 +24,7 @@ pub(super) async fn begin(call: &Call, body: Incoming) -> Answer {
     }
     if let Some(digest) = call.parameter("digest") {
         let digest = Call::digest(digest)?;
-        let _permit = permit(call).await?;
-        let mut reader = call.app.body_reader(body);
+        let (mut reader, _place) = call.app.upload(body).await?;
         let wanted = digest.clone();
         call.work(move |app| {
             let registry = &app.services.registry;
@@ -65,17 +64,9 @@ async fn mounted(call: &Call, to: &Repository, digest: &Digest) -> Result<bool, 
         .await
 }
 
-async fn permit(call: &Call) -> Result<SemaphorePermit<'_>, Failure> {
-    call.app
-        .uploads
-        .acquire()
-        .await
-        .map_err(|_| Failure::Worker)
-}
-
 /// Everything below an upload's own URL.
 pub(super) async fn handle(call: &Call, id: &str, body: Incoming) -> Answer {
-    let repository = call.repository(Right::Push)?;
+    let repository = call.repository(Right::Create)?;
     let id = id.to_owned();
     match call.method {
         Method::GET => {
@@ -105,13 +96,7 @@ fn start(call: &Call) -> Result<Option<u64>, RegistryError> {
     };
     let invalid =
         || RegistryError::with(ErrorCode::RangeInvalid, format!("Content-Range: {header}"));
-    let spec = header.trim();
-    let spec = spec.strip_prefix("bytes").unwrap_or(spec);
-    let spec = spec.trim_start_matches([' ', '=']);
-    let spec = spec.split('/').next().unwrap_or(spec);
-    let (first, last) = spec.split_once('-').ok_or_else(invalid)?;
-    let first: u64 = first.parse().map_err(|_| invalid())?;
-    let last: u64 = last.parse().map_err(|_| invalid())?;
+    let (first, last) = content_range(header).ok_or_else(invalid)?;
     let length: Option<u64> = call
         .header(CONTENT_LENGTH)
         .and_then(|length| length.parse().ok());
@@ -130,8 +115,7 @@ async fn append(
     body: Incoming,
 ) -> Result<UploadStatus, Failure> {
     let start = start(call)?;
-    let _permit = permit(call).await?;
-    let mut reader = call.app.body_reader(body);
+    let (mut reader, _place) = call.app.upload(body).await?;
     call.work(move |app| {
         let registry = &app.services.registry;
         registry.upload_append(&repository, &id, start, &mut reader)
@@ -144,11 +128,12 @@ async fn finish(call: &Call, repository: Repository, id: String, body: Incoming)
         RegistryError::with(ErrorCode::DigestInvalid, "PUT needs ?digest=<digest>")
     })?;
     let digest = Call::digest(digest)?;
-    append(call, repository.clone(), id.clone(), body).await?;
+    let start = start(call)?;
+    let (mut reader, _place) = call.app.upload(body).await?;
     let wanted = digest.clone();
     call.work(move |app| {
         let registry = &app.services.registry;
-        registry.upload_finish(&repository, &id, &wanted)
+        registry.upload_finish(&repository, &id, start, &mut reader, &wanted)
     })
     .await?;
     Ok(created(call, &digest))

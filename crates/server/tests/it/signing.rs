@@ -68,3 +68,104 @@ fn a_path_that_is_here_stays_as_it_is() {
     second.push(&admin).expect(200);
     assert_eq!(served(&admin, &first).nar_hash, first.narinfo.nar_hash);
 }
+
+fn rotate(admin: &Client, path: &str, overlap: u64) -> serde_json::Value {
+    let request = serde_json::json!({ "overlap_seconds": overlap });
+    admin.post_json(path, &request).expect(200).json()
+}
+
+fn public_keys(client: &Client) -> Vec<PublicKey> {
+    let text = client.get("/main/public-key").expect(200).text();
+    let lines = text.lines();
+    lines.map(|line| PublicKey::parse(line).unwrap()).collect()
+}
+
+#[test]
+fn both_keys_sign_while_they_overlap_what_was_pushed_before_and_after() {
+    let server = TestServer::start();
+    let admin = Client::new(&server.url(), Some(server.admin_token()));
+    let old = public_keys(&admin).remove(0);
+    let before = Upload::new("before", b"before", &[], Compression::Zstd);
+    before.push(&admin).expect(201);
+    let foreign = served(&admin, &before).signatures.len();
+    assert_eq!(foreign, 1, "and now it is in memory");
+    rotate(&admin, "/api/v1/keys/rotate?cache=main", 3600);
+    let keys = public_keys(&admin);
+    assert_eq!((keys.len(), &keys[0]), (2, &old));
+    assert_eq!(keys[1].name, "main-2");
+    let after = Upload::new("after", b"after", &[], Compression::Zstd);
+    after.push(&admin).expect(201);
+    let signers = |upload: &Upload| {
+        let narinfo = served(&admin, upload);
+        let text = narinfo.fingerprint();
+        let signatures = narinfo.signatures.iter();
+        let mut names: Vec<String> = signatures
+            .map(|signature| {
+                let known = keys.iter().any(|key| key.verify(&text, signature));
+                assert!(known, "{signature}");
+                signature.key_name.clone()
+            })
+            .collect();
+        names.sort();
+        names
+    };
+    for upload in [&before, &after] {
+        assert_eq!(signers(upload), ["main-1", "main-2"]);
+    }
+    // Again, and the ones before end at once.
+    rotate(&admin, "/api/v1/keys/rotate?cache=main", 0);
+    let third = public_keys(&admin);
+    assert_eq!(third.len(), 1);
+    for upload in [&before, &after] {
+        let narinfo = served(&admin, upload);
+        assert_eq!(narinfo.signatures.len(), 1);
+        assert!(third[0].verify(&narinfo.fingerprint(), &narinfo.signatures[0]));
+    }
+}
+
+#[test]
+fn an_overlap_ends_by_itself() {
+    let server = TestServer::start();
+    let admin = Client::new(&server.url(), Some(server.admin_token()));
+    let upload = Upload::new("timed", b"timed", &[], Compression::Zstd);
+    upload.push(&admin).expect(201);
+    rotate(&admin, "/api/v1/keys/rotate?cache=main", 1);
+    assert_eq!(public_keys(&admin).len(), 2);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    server.running().services().sweep();
+    assert_eq!(public_keys(&admin)[0].name, "main-2");
+    let names = served(&admin, &upload).signatures;
+    assert_eq!((names.len(), names[0].key_name.as_str()), (1, "main-2"));
+}
+
+#[test]
+fn tokens_outlive_their_key_for_the_overlap_only() {
+    let mut server = TestServer::start();
+    let url = server.url();
+    let admin = Client::new(&url, Some(server.admin_token()));
+    let old = server.token(&["main"], &[firn_formats::admin::Right::Pull]);
+    let whoami = |token: &str| Client::new(&url, Some(token)).get("/api/v1/whoami").status;
+    assert_eq!(whoami(&old), 200);
+    let file = server.data().join("admin.token");
+    let admin_token = || std::fs::read_to_string(&file).unwrap().trim().to_owned();
+    let first = admin_token();
+    let answer = rotate(&admin, "/api/v1/tokens/rotate", 3600);
+    assert!(answer["old_tokens_until"].as_str().unwrap().ends_with('Z'));
+    let second = admin_token();
+    assert_ne!(first, second);
+    for token in [&old, &first, &second] {
+        assert_eq!(whoami(token), 200);
+    }
+    let admin = Client::new(&url, Some(&second));
+    rotate(&admin, "/api/v1/tokens/rotate", 0);
+    let third = admin_token();
+    for (token, status) in [(&old, 401), (&first, 401), (&second, 401), (&third, 200)] {
+        assert_eq!(whoami(token), status);
+    }
+    server.restart();
+    for (token, status) in [(&old, 401), (&third, 200)] {
+        assert_eq!(whoami(token), status);
+    }
+    let key = std::fs::read_to_string(server.data().join("token.key")).unwrap();
+    assert_eq!(key.lines().count(), 1, "secrets that are over are gone");
+}

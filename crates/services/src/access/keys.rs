@@ -1,12 +1,32 @@
 //! Signing keys: one file a cache, `keys/<cache with / as %2F>.secret`, one key a line.
 //!
-//! They lie beside the database and never in it, so that they survive its loss. Every key in
-//! the file signs; to rotate, add a line below, and take the old one away when clients know
-//! the new.
+//! ```text
+//! <name>:<base64 secret>                    signs
+//! <name>:<base64 secret> until=<seconds>    signs until then (seconds since 1970), and is retired after it
+//! retired <name>:<base64 public>            signs no more; its signatures are known as the cache's own
+//! ```
+//! They lie beside the database and never in it, so that they survive its loss.
 
+use super::token::now;
 use crate::{ServiceError, secret_file};
-use firn_formats::nix::SecretKey;
+use firn_formats::nix::{PublicKey, SecretKey, Signature};
 use std::path::{Path, PathBuf};
+
+/// Longest overlap of two keys, in seconds.
+pub(crate) const OVERLAP_SECONDS_MAX: u64 = 10 * 365 * 86400;
+
+/// A key that signs.
+struct Signing {
+    key: SecretKey,
+    /// Seconds since 1970.
+    until: Option<u64>,
+}
+
+/// A cache's keys, the oldest first.
+pub struct Keys {
+    signing: Vec<Signing>,
+    retired: Vec<PublicKey>,
+}
 
 /// Where a cache's keys lie.
 pub(crate) fn path(dir: &Path, cache: &str) -> PathBuf {
@@ -14,38 +34,228 @@ pub(crate) fn path(dir: &Path, cache: &str) -> PathBuf {
         .join(format!("{}.secret", cache.replace('/', "%2F")))
 }
 
-/// Reads a cache's keys, or makes the first.
-pub(crate) fn load_or_make(dir: &Path, cache: &str) -> Result<Vec<SecretKey>, ServiceError> {
+/// Reads a cache's keys, or makes the first. Secrets whose time is over are taken out of the file.
+pub(crate) fn load_or_make(dir: &Path, cache: &str) -> Result<Keys, ServiceError> {
     let path = path(dir, cache);
     if let Some(text) = secret_file::read(&path)? {
-        return parse(&path, &text);
+        let mut keys = Keys::parse(&path, &text)?;
+        if keys.retire(now()) {
+            secret_file::write(&path, &keys.text())?;
+        }
+        return Ok(keys);
     }
     secret_file::make_folder(&dir.join("keys"))?;
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(ServiceError::Random)?;
-    let name = format!("{}-1", cache.replace('/', "-"));
-    let key = SecretKey::from_seed(&name, seed);
-    secret_file::write(&path, &format!("{}\n", key.to_secret_string()))?;
-    tracing::info!(cache, key = name, "made a signing key");
-    Ok(vec![key])
+    let keys = Keys {
+        signing: vec![Signing {
+            key: random(&format!("{}-1", base_name(cache)))?,
+            until: None,
+        }],
+        retired: Vec::new(),
+    };
+    secret_file::write(&path, &keys.text())?;
+    tracing::info!(cache, "made a signing key");
+    Ok(keys)
 }
 
-fn parse(path: &Path, text: &str) -> Result<Vec<SecretKey>, ServiceError> {
-    let keys: Result<Vec<SecretKey>, _> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(SecretKey::parse)
-        .collect();
-    match keys {
-        Ok(keys) if !keys.is_empty() => Ok(keys),
-        Ok(_) => Err(ServiceError::SecretContent {
+/// Adds a new key to the file; those before it sign for `overlap` seconds more.
+pub(crate) fn rotate(dir: &Path, cache: &str, overlap: u64) -> Result<(), ServiceError> {
+    if overlap > OVERLAP_SECONDS_MAX {
+        return Err(ServiceError::BadRequest(
+            "keys overlap for ten years at most".to_owned(),
+        ));
+    }
+    let path = path(dir, cache);
+    let mut keys = load_or_make(dir, cache)?;
+    let key = random(&keys.next_name(&base_name(cache)))?;
+    let now = now();
+    let end = now.saturating_add(overlap);
+    for old in &mut keys.signing {
+        old.until = Some(old.until.map_or(end, |until| until.min(end)));
+    }
+    tracing::info!(cache, key = key.name(), overlap, "rotated the signing key");
+    keys.signing.push(Signing { key, until: None });
+    keys.retire(now);
+    secret_file::write(&path, &keys.text())
+}
+
+fn base_name(cache: &str) -> String {
+    cache.replace('/', "-")
+}
+
+fn random(name: &str) -> Result<SecretKey, ServiceError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(ServiceError::Random)?;
+    Ok(SecretKey::from_seed(name, seed))
+}
+
+impl Keys {
+    fn parse(path: &Path, text: &str) -> Result<Self, ServiceError> {
+        let malformed = |what: String| ServiceError::SecretContent {
             path: path.to_owned(),
-            what: "it holds no key".to_owned(),
-        }),
-        Err(error) => Err(ServiceError::SecretContent {
-            path: path.to_owned(),
-            what: error.to_string(),
-        }),
+            what,
+        };
+        let mut keys = Self {
+            signing: Vec::new(),
+            retired: Vec::new(),
+        };
+        for (number, line) in (1..).zip(text.lines()) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let unsound =
+                |error: &dyn std::fmt::Display| malformed(format!("line {number}: {error}"));
+            match words.as_slice() {
+                [] => {}
+                ["retired", key] => keys
+                    .retired
+                    .push(PublicKey::parse(key).map_err(|error| unsound(&error))?),
+                [key] => keys.signing.push(Signing {
+                    key: SecretKey::parse(key).map_err(|error| unsound(&error))?,
+                    until: None,
+                }),
+                [key, until] => keys.signing.push(Signing {
+                    key: SecretKey::parse(key).map_err(|error| unsound(&error))?,
+                    until: Some(parse_until(until).ok_or_else(|| unsound(&"not `until=SECONDS`"))?),
+                }),
+                _ => return Err(unsound(&"too many words")),
+            }
+        }
+        match keys.signing.is_empty() {
+            true => Err(malformed("it holds no key that signs".to_owned())),
+            false => Ok(keys),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for key in &self.retired {
+            text.push_str(&format!("retired {key}\n"));
+        }
+        for Signing { key, until } in &self.signing {
+            text.push_str(&key.to_secret_string());
+            if let Some(until) = until {
+                text.push_str(&format!(" until={until}"));
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Retires what is over; whether anything was. The last key signs on, whatever its line says.
+    fn retire(&mut self, now: u64) -> bool {
+        let mut changed = false;
+        while self.signing.len() > 1
+            && let Some(over) = self.signing.iter().position(|signing| signing.is_over(now))
+        {
+            let signing = self.signing.remove(over);
+            self.retired.push(signing.key.public());
+            changed = true;
+        }
+        changed
+    }
+
+    /// Whether a key's time is over, so that they are to be loaded again.
+    pub(crate) fn retirement_is_due(&self) -> bool {
+        let now = now();
+        self.signing.len() > 1 && self.signing.iter().any(|signing| signing.is_over(now))
+    }
+
+    fn next_name(&self, base: &str) -> String {
+        let number = |name: &str| {
+            name.strip_prefix(base)?
+                .strip_prefix('-')?
+                .parse::<u64>()
+                .ok()
+        };
+        let last = self.own_names().filter_map(number).max();
+        format!("{base}-{}", last.unwrap_or(0).saturating_add(1))
+    }
+
+    fn own_names(&self) -> impl Iterator<Item = &str> {
+        let signing = self.signing.iter().map(|signing| signing.key.name());
+        signing.chain(self.retired.iter().map(|key| key.name.as_str()))
+    }
+
+    /// Whether a key of this name is, or was, the cache's: signatures under it are made here.
+    pub(crate) fn own(&self, name: &str) -> bool {
+        self.own_names().any(|own| own == name)
+    }
+
+    /// The public halves of the keys that sign.
+    pub(crate) fn public(&self) -> Vec<PublicKey> {
+        let signing = self.signing.iter();
+        signing.map(|signing| signing.key.public()).collect()
+    }
+
+    /// A signature by each key that signs.
+    pub(crate) fn sign(&self, fingerprint: &str) -> Vec<Signature> {
+        let signing = self.signing.iter();
+        signing
+            .map(|signing| signing.key.sign(fingerprint))
+            .collect()
+    }
+
+    /// Whether the signature was made here, by a key that signs or has signed.
+    pub(crate) fn made(&self, fingerprint: &str, signature: &Signature) -> bool {
+        let public = self.public();
+        let mut known = public.iter().chain(&self.retired);
+        known.any(|key| key.verify(fingerprint, signature))
+    }
+
+    /// Changes with what signs. 0: there has been but one key.
+    pub(crate) fn generation(&self) -> u32 {
+        let (signing, retired) = (self.signing.len() as u32, self.retired.len() as u32);
+        (signing - 1) << 16 | retired << 1 | u32::from(signing + retired > 1)
+    }
+}
+
+impl Signing {
+    fn is_over(&self, now: u64) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
+/// Reads `until=SECONDS`.
+pub(super) fn parse_until(word: &str) -> Option<u64> {
+    word.strip_prefix("until=")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_overlap_retire_and_keep_their_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = load_or_make(folder.path(), "acme/web").unwrap();
+        assert_eq!(first.generation(), 0);
+        let names = |keys: &Keys| {
+            let public = keys.public();
+            public.into_iter().map(|key| key.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&first), ["acme-web-1"]);
+        rotate(folder.path(), "acme/web", 3600).unwrap();
+        let both = load_or_make(folder.path(), "acme/web").unwrap();
+        assert_eq!(names(&both), ["acme-web-1", "acme-web-2"]);
+        rotate(folder.path(), "acme/web", 0).unwrap();
+        let third = load_or_make(folder.path(), "acme/web").unwrap();
+        assert_eq!(names(&third), ["acme-web-3"]);
+        assert!(third.own("acme-web-1") && !third.own("acme-web-4"));
+        let signature = first.sign("text").remove(0);
+        assert!(third.made("text", &signature) && !third.made("other", &signature));
+        let text = std::fs::read_to_string(path(folder.path(), "acme/web")).unwrap();
+        assert_eq!(text.matches("retired ").count(), 2);
+        assert!(!text.contains(&first.signing[0].key.to_secret_string()));
+        let generations = [first.generation(), both.generation(), third.generation()];
+        assert!(generations[1] != generations[0] && generations[1] != generations[2]);
+    }
+
+    #[test]
+    fn malformed_lines_are_named_without_the_secret() {
+        let path = Path::new("x.secret");
+        for text in ["", "a:b", "retired x", "n:AAAA until=x", "a b c"] {
+            let Err(error) = Keys::parse(path, text) else {
+                panic!("{text:?} was taken");
+            };
+            assert!(!error.to_string().contains("AAAA"), "{error}");
+        }
     }
 }

@@ -3,15 +3,18 @@
 //! Caches are held in memory: a store has one process that writes to it, so what this process
 //! knows is what there is.
 
-mod keys;
+pub mod keys;
 pub mod name;
 pub mod token;
 
+pub use keys::Keys;
 pub use token::{Claims, TokenFault, Tokens};
 
 use crate::{ServiceError, secret_file, sync};
-use firn_formats::admin::{CacheCreate, CacheView, Right, TokenCreate};
-use firn_formats::nix::{PublicKey, SecretKey};
+use firn_formats::admin::{
+    CacheConfigure, CacheCreate, CacheView, EvictedSummary, Right, TokenCreate,
+};
+use firn_formats::nix::PublicKey;
 use firn_store::{CacheId, CacheRow, Store};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,10 +37,21 @@ pub struct CacheConfig {
     pub priority: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstream_keys: Vec<String>,
+    /// What nobody used for so long goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_for_seconds: Option<u64>,
+    /// Stored bytes beyond which what was used least recently goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
 }
 
 fn default_priority() -> u32 {
     40
+}
+
+/// A limit as it is asked for: 0 is none.
+fn limit(asked: Option<u64>) -> Option<u64> {
+    asked.filter(|limit| *limit > 0)
 }
 
 /// A cache, loaded.
@@ -46,8 +60,8 @@ pub struct Cache {
     pub row: CacheRow,
     /// Its configuration.
     pub config: CacheConfig,
-    /// Its signing keys; all of them sign.
-    pub keys: Vec<SecretKey>,
+    /// Its signing keys.
+    pub keys: Keys,
 }
 
 impl Cache {
@@ -57,7 +71,7 @@ impl Cache {
     }
     /// Its public keys.
     pub fn public_keys(&self) -> Vec<PublicKey> {
-        self.keys.iter().map(SecretKey::public).collect()
+        self.keys.public()
     }
     /// Whether references that are not here are expected in an upstream.
     pub fn has_upstream(&self) -> bool {
@@ -134,19 +148,25 @@ impl Access {
                 priority: default_priority(),
                 domain: None,
                 upstream_keys: Vec::new(),
+                keep_for_seconds: None,
+                quota_bytes: None,
             })?;
         }
         let good = admin_token.is_some_and(|token| self.tokens.verify(token.trim()).is_ok());
-        if !good {
-            let created = self.tokens.create(&TokenCreate {
-                caches: vec!["*".to_owned()],
-                allow: vec![Right::Admin],
-                expires_in: None,
-                note: Some("made at the first start".to_owned()),
-            })?;
-            secret_file::write(&path, &format!("{}\n", created.token))?;
+        match good {
+            true => Ok(()),
+            false => self.make_admin_token(),
         }
-        Ok(())
+    }
+
+    fn make_admin_token(&self) -> Result<(), ServiceError> {
+        let created = self.tokens.create(&TokenCreate {
+            caches: vec!["*".to_owned()],
+            allow: vec![Right::Admin],
+            expires_in: None,
+            note: Some("made by the server, for admin.token".to_owned()),
+        })?;
+        secret_file::write(&self.admin_token_path(), &format!("{}\n", created.token))
     }
 
     /// Where the admin token lies.
@@ -216,6 +236,11 @@ impl Access {
         })
     }
 
+    /// All caches.
+    pub(crate) fn all_caches(&self) -> Vec<Arc<Cache>> {
+        sync::read(&self.caches).values().cloned().collect()
+    }
+
     /// A cache by its row. Does not say whether anyone may see it.
     pub(crate) fn cache_by_id(&self, id: CacheId) -> Option<Arc<Cache>> {
         let caches = sync::read(&self.caches);
@@ -254,6 +279,8 @@ impl Access {
             public: request.public,
             priority: request.priority,
             upstream_keys: request.upstream_keys.clone(),
+            keep_for_seconds: limit(request.keep_for_seconds),
+            quota_bytes: limit(request.quota_bytes),
         };
         let _changing = sync::lock(&self.changing);
         let row = self
@@ -262,6 +289,85 @@ impl Access {
         let cache = Arc::new(self.load(row)?);
         sync::write(&self.caches).insert(request.name.clone(), cache.clone());
         Ok(cache)
+    }
+
+    /// Changes a cache's configuration; what the request leaves out stays as it is.
+    ///
+    /// # Errors
+    /// If the cache is gone, or the store fails.
+    pub fn cache_configure(
+        &self,
+        cache: &Cache,
+        request: &CacheConfigure,
+    ) -> Result<Arc<Cache>, ServiceError> {
+        self.change(cache, |current| {
+            let mut config = current.config.clone();
+            config.priority = request.priority.unwrap_or(config.priority);
+            if request.keep_for_seconds.is_some() {
+                config.keep_for_seconds = limit(request.keep_for_seconds);
+            }
+            if request.quota_bytes.is_some() {
+                config.quota_bytes = limit(request.quota_bytes);
+            }
+            Ok(self
+                .store
+                .cache_configure(current.row.id, &serde_json::to_vec(&config)?)?)
+        })
+    }
+
+    /// Changes a cache by `change` and loads it again.
+    fn change(
+        &self,
+        cache: &Cache,
+        change: impl FnOnce(&Cache) -> Result<(), ServiceError>,
+    ) -> Result<Arc<Cache>, ServiceError> {
+        let _changing = sync::lock(&self.changing);
+        let gone = || ServiceError::NotFound(format!("cache {}", cache.name()));
+        let current = self.cache_by_id(cache.row.id).ok_or_else(gone)?;
+        change(&current)?;
+        let row = self.store.cache(current.name())?.ok_or_else(gone)?;
+        let cache = Arc::new(self.load(row)?);
+        sync::write(&self.caches).insert(cache.name().to_owned(), cache.clone());
+        Ok(cache)
+    }
+
+    /// Gives a cache a new signing key; those it has sign for `overlap` seconds more.
+    ///
+    /// # Errors
+    /// If the overlap is too long, the cache gone, or the file of keys cannot be written.
+    pub fn rotate_key(&self, cache: &Cache, overlap: u64) -> Result<Arc<Cache>, ServiceError> {
+        self.change(cache, |current| {
+            keys::rotate(&self.dir, current.name(), overlap)
+        })
+    }
+
+    /// Gives tokens a new signing key, and the server's own admin token a new signature; tokens made before are
+    /// good for `overlap` seconds more. Returns until when, in seconds since 1970.
+    ///
+    /// # Errors
+    /// If the overlap is too long, or a file cannot be written.
+    pub fn rotate_token_key(&self, overlap: u64) -> Result<u64, ServiceError> {
+        let until = self.tokens.rotate(overlap)?;
+        self.make_admin_token()?;
+        Ok(until)
+    }
+
+    /// Lets go of keys whose time is over. To be called now and then.
+    pub(crate) fn retire_keys(&self) {
+        for cache in self.all_caches() {
+            if cache.keys.retirement_is_due()
+                && let Err(error) = self.change(&cache, |_| Ok(()))
+            {
+                tracing::error!(
+                    cache = cache.name(),
+                    error = error.chain(),
+                    "retiring a key"
+                );
+            }
+        }
+        if let Err(error) = self.tokens.retire() {
+            tracing::error!(error = error.chain(), "retiring a key of tokens");
+        }
     }
 
     /// Removes a cache, its entries and its keys.
@@ -281,6 +387,7 @@ impl Access {
     /// If the store fails.
     pub fn cache_view(&self, cache: &Cache) -> Result<CacheView, ServiceError> {
         let usage = self.store.cache_usage(cache.row.id)?;
+        let evicted = self.store.eviction_summary(cache.row.id)?;
         Ok(CacheView {
             name: cache.name().to_owned(),
             public: cache.config.public,
@@ -294,6 +401,15 @@ impl Access {
             store_paths: usage.narinfos,
             images: usage.manifests,
             stored_bytes: usage.stored_bytes,
+            keep_for_seconds: cache.config.keep_for_seconds,
+            quota_bytes: cache.config.quota_bytes,
+            roots: usage.roots,
+            evicted: EvictedSummary {
+                paths: evicted.paths,
+                images: evicted.images,
+                bytes: evicted.bytes,
+                last_at: evicted.last_at,
+            },
         })
     }
 }

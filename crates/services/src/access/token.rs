@@ -1,7 +1,8 @@
 //! Tokens: JWTs signed with HS256 by a key of this server, revocable by their id.
 //!
-//! The key lies in `token.key` (64 hexadecimal characters, mode 0600). What was issued and what
-//! was revoked are entries of the system cache; the tokens themselves are kept nowhere.
+//! The keys lie in `token.key`, mode 0600, one a line: 64 hexadecimal characters, and `until=SECONDS` if tokens that
+//! it signed are good no longer than that. The last line signs. What was issued and what was revoked are entries of
+//! the system cache; the tokens themselves are kept nowhere.
 
 use super::name::pattern_covers;
 use crate::{ServiceError, secret_file, sync};
@@ -12,7 +13,7 @@ use firn_store::{CacheId, EntryKind, IfExists, NewEntry, Publication, Store};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use quick_cache::sync::Cache as QuickCache;
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -47,9 +48,11 @@ pub struct Claims {
 
 impl Claims {
     /// Whether the token gives `right` on the cache called `name` (or on all a pattern covers).
-    /// Admin holds every right.
+    /// Admin holds every right, and push that to create.
     pub fn grants(&self, name: &str, right: Right) -> bool {
-        let allowed = self.allow.contains(&right) || self.allow.contains(&Right::Admin);
+        let allowed = self.allow.contains(&right)
+            || self.allow.contains(&Right::Admin)
+            || (right == Right::Create && self.allow.contains(&Right::Push));
         allowed
             && self
                 .caches
@@ -82,10 +85,12 @@ pub enum TokenFault {
 pub struct Tokens {
     store: Store,
     system: CacheId,
-    encoding: EncodingKey,
-    decoding: DecodingKey,
+    path: PathBuf,
+    /// The newest last; never empty.
+    keys: RwLock<Vec<Key>>,
     validation: Validation,
-    remembered: QuickCache<Sha256, Arc<Claims>>,
+    /// With the end of the key that signed.
+    remembered: QuickCache<Sha256, (Arc<Claims>, Option<u64>)>,
     revoked: RwLock<HashSet<String>>,
 }
 
@@ -108,24 +113,87 @@ pub fn rfc3339(seconds: u64) -> Option<String> {
     Some(jiff::Timestamp::from_second(seconds).ok()?.to_string())
 }
 
-fn load_or_make_key(path: &Path) -> Result<Sha256, ServiceError> {
-    if let Some(text) = secret_file::read(path)? {
-        return Sha256::from_hex(text.trim()).ok_or_else(|| ServiceError::SecretContent {
-            path: path.to_owned(),
-            what: "it is not 64 hexadecimal characters".to_owned(),
-        });
+/// A key that signs tokens, or has signed those that are still good. Shown nowhere.
+#[derive(Clone)]
+struct Key {
+    secret: [u8; 32],
+    /// Seconds since 1970.
+    until: Option<u64>,
+}
+
+impl Key {
+    fn random() -> Result<Self, ServiceError> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(ServiceError::Random)?;
+        Ok(Self {
+            secret,
+            until: None,
+        })
     }
-    let mut key = [0; 32];
-    getrandom::fill(&mut key).map_err(ServiceError::Random)?;
-    let key = Sha256(key);
-    secret_file::write(path, &format!("{}\n", key.hex()))?;
-    Ok(key)
+
+    fn parse(line: &str) -> Option<Self> {
+        let (hex, until) = match line.split_once(' ') {
+            Some((hex, until)) => (hex, Some(super::keys::parse_until(until.trim())?)),
+            None => (line, None),
+        };
+        Some(Self {
+            secret: Sha256::from_hex(hex)?.0,
+            until,
+        })
+    }
+
+    fn is_over(&self, now: u64) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
+fn write_keys(path: &Path, keys: &[Key]) -> Result<(), ServiceError> {
+    let mut text = String::new();
+    for key in keys {
+        text.push_str(&Sha256(key.secret).hex());
+        if let Some(until) = key.until {
+            text.push_str(&format!(" until={until}"));
+        }
+        text.push('\n');
+    }
+    secret_file::write(path, &text)
+}
+
+fn load_or_make_keys(path: &Path) -> Result<Vec<Key>, ServiceError> {
+    let Some(text) = secret_file::read(path)? else {
+        let keys = vec![Key::random()?];
+        write_keys(path, &keys)?;
+        return Ok(keys);
+    };
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let keys: Option<Vec<Key>> = lines.map(Key::parse).collect();
+    keys.filter(|keys| !keys.is_empty())
+        .ok_or_else(|| ServiceError::SecretContent {
+            path: path.to_owned(),
+            what: "a line is not 64 hexadecimal characters".to_owned(),
+        })
+}
+
+/// Without those whose time is over; whether there were any. The newest is never over.
+fn without_old(keys: &mut Vec<Key>, now: u64) -> bool {
+    let before = keys.len();
+    let newest = before.saturating_sub(1);
+    let mut place = 0;
+    keys.retain(|key| {
+        place += 1;
+        place > newest || !key.is_over(now)
+    });
+    keys.len() < before
 }
 
 impl Tokens {
     /// Loads or makes the key in `dir`; `system` is the cache that holds the lists.
     pub(crate) fn open(store: Store, system: CacheId, dir: &Path) -> Result<Self, ServiceError> {
-        let key = load_or_make_key(&dir.join("token.key"))?;
+        let path = dir.join("token.key");
+        let mut keys = load_or_make_keys(&path)?;
+        if without_old(&mut keys, now()) {
+            write_keys(&path, &keys)?;
+        }
         let mut validation = Validation::new(Algorithm::HS256);
         validation.required_spec_claims.clear();
         // Checked at each use, since the check of the signature is remembered.
@@ -139,8 +207,8 @@ impl Tokens {
         Ok(Self {
             store,
             system,
-            encoding: EncodingKey::from_secret(&key.0),
-            decoding: DecodingKey::from_secret(&key.0),
+            path,
+            keys: RwLock::new(keys),
             validation,
             remembered: QuickCache::new(REMEMBERED_TOKENS),
             revoked: RwLock::new(revoked),
@@ -156,18 +224,21 @@ impl Tokens {
             return Err(TokenFault::Invalid);
         }
         let fingerprint = Sha256::of(token.as_bytes());
-        let claims = match self.remembered.get(&fingerprint) {
-            Some(claims) => claims,
+        let (claims, key_until) = match self.remembered.get(&fingerprint) {
+            Some(known) => known,
             None => {
-                let decoded =
-                    jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)
-                        .map_err(|_| TokenFault::Invalid)?;
-                let claims = Arc::new(decoded.claims);
-                self.remembered.insert(fingerprint, claims.clone());
-                claims
+                // Held until it is remembered: a rotation changes the keys' ends and then forgets all.
+                let keys = sync::read(&self.keys);
+                let found = self.decode(&keys, token).ok_or(TokenFault::Invalid)?;
+                self.remembered.insert(fingerprint, found.clone());
+                found
             }
         };
-        if claims.exp.is_some_and(|exp| exp <= now()) {
+        let now = now();
+        if key_until.is_some_and(|until| until <= now) {
+            return Err(TokenFault::Invalid);
+        }
+        if claims.exp.is_some_and(|exp| exp <= now) {
             return Err(TokenFault::Expired);
         }
         let revoked = sync::read(&self.revoked);
@@ -176,6 +247,57 @@ impl Tokens {
             return Err(TokenFault::Revoked);
         }
         Ok(claims)
+    }
+
+    /// The claims of a token that one of the keys signed, the newest asked first, and that key's end. The
+    /// comparison takes the same time wherever signatures differ: it is the library's.
+    fn decode(&self, keys: &[Key], token: &str) -> Option<(Arc<Claims>, Option<u64>)> {
+        keys.iter().rev().find_map(|key| {
+            let decoding = DecodingKey::from_secret(&key.secret);
+            let decoded = jsonwebtoken::decode::<Claims>(token, &decoding, &self.validation);
+            Some((Arc::new(decoded.ok()?.claims), key.until))
+        })
+    }
+
+    /// A new key signs from now on; what older ones signed is good for `overlap` seconds more. Returns until when.
+    ///
+    /// # Errors
+    /// If the overlap is too long, or the file cannot be written.
+    pub(crate) fn rotate(&self, overlap: u64) -> Result<u64, ServiceError> {
+        if overlap > super::keys::OVERLAP_SECONDS_MAX {
+            return Err(ServiceError::BadRequest(
+                "keys overlap for ten years at most".to_owned(),
+            ));
+        }
+        let now = now();
+        let end = now.saturating_add(overlap);
+        let mut keys = sync::write(&self.keys);
+        let mut changed = keys.clone();
+        for old in &mut changed {
+            old.until = Some(old.until.map_or(end, |until| until.min(end)));
+        }
+        changed.push(Key::random()?);
+        without_old(&mut changed, now);
+        write_keys(&self.path, &changed)?;
+        *keys = changed;
+        // What is remembered has the ends that keys had before.
+        self.remembered.clear();
+        drop(keys);
+        tracing::info!(overlap, "rotated the key of tokens");
+        Ok(end)
+    }
+
+    /// Lets go of keys whose time is over.
+    pub(crate) fn retire(&self) -> Result<(), ServiceError> {
+        let now = now();
+        let over = sync::read(&self.keys).iter().any(|key| key.is_over(now));
+        if over {
+            let mut keys = sync::write(&self.keys);
+            if without_old(&mut keys, now) {
+                write_keys(&self.path, &keys)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes a token and keeps its public face.
@@ -245,7 +367,10 @@ impl Tokens {
     }
 
     fn sign(&self, claims: &Claims) -> Result<String, ServiceError> {
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &self.encoding)
+        let keys = sync::read(&self.keys);
+        let secret = keys.last().map_or(&[][..], |key| &key.secret);
+        let encoding = EncodingKey::from_secret(secret);
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &encoding)
             .map_err(ServiceError::Token)
     }
 

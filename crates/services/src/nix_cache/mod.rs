@@ -10,6 +10,7 @@
 
 mod body;
 mod extra;
+mod memory;
 mod nar;
 mod narinfo;
 mod upload;
@@ -20,40 +21,28 @@ pub use nar::{NarForm, NarSource};
 pub use upload::Uploaded;
 pub use wrap::WrappedNar;
 
+pub(crate) use memory::Narinfos;
 pub(crate) use narinfo::{VerifiedPath, check_verified, parse_signatures};
 
+use crate::retention::{Retention, Uses};
 use crate::{ServiceError, access::Cache, sessions::SharedSessions};
 use bytes::Bytes;
-use firn_store::{CacheId, EntryKind, Store};
-use quick_cache::sync::Cache as QuickCache;
-use std::sync::Mutex;
+use firn_store::{EntryKind, Store};
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Memory for narinfos that are asked for often, in bytes.
-const NARINFO_CACHE_BYTES: u64 = 16 << 20;
-/// What a remembered narinfo costs besides its text, in bytes.
-const NARINFO_OVERHEAD_BYTES: u64 = 128;
+use std::sync::{Arc, Mutex};
 
 /// A store path's hash part as text.
 pub type HashText = [u8; 32];
-
-#[derive(Clone)]
-struct ByLength;
-
-impl quick_cache::Weighter<(CacheId, HashText), Bytes> for ByLength {
-    fn weight(&self, _: &(CacheId, HashText), narinfo: &Bytes) -> u64 {
-        narinfo.len() as u64 + NARINFO_OVERHEAD_BYTES
-    }
-}
 
 /// The Nix cache door's work.
 pub struct NixCache {
     store: Store,
     sessions: SharedSessions,
-    narinfos: QuickCache<(CacheId, HashText), Bytes, ByLength>,
-    /// Rises after every publication and before what it changed is forgotten, so that a reader
-    /// who loaded the old text notices that it must not stay.
-    publications: AtomicU64,
+    narinfos: Arc<Narinfos>,
+    uses: Arc<Uses>,
+    retention: Arc<Retention>,
+    /// The store's changes that `narinfos` heeds.
+    heeded: AtomicU64,
     /// Held while signatures are added to a narinfo that is there.
     merging: Mutex<()>,
 }
@@ -67,16 +56,19 @@ pub fn hash_text(text: &str) -> Option<HashText> {
 
 impl NixCache {
     /// Over a store.
-    pub(crate) fn new(store: Store) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        narinfos: Arc<Narinfos>,
+        uses: Arc<Uses>,
+        retention: Arc<Retention>,
+    ) -> Self {
         Self {
             sessions: SharedSessions::new(store.clone()),
             store,
-            narinfos: QuickCache::with_weighter(
-                (NARINFO_CACHE_BYTES / 1024) as usize,
-                NARINFO_CACHE_BYTES,
-                ByLength,
-            ),
-            publications: AtomicU64::new(0),
+            narinfos,
+            uses,
+            retention,
+            heeded: AtomicU64::new(0),
             merging: Mutex::new(()),
         }
     }
@@ -87,7 +79,15 @@ impl NixCache {
 
     /// A narinfo that is in memory; never waits.
     pub fn narinfo_in_memory(&self, cache: &Cache, hash: &HashText) -> Option<Bytes> {
-        self.narinfos.get(&(cache.row.id, *hash))
+        let changes = self.store.changes();
+        if self.heeded.load(Ordering::Acquire) != changes {
+            // Something may not be servable any more (rule 4). Rare, so all are forgotten.
+            self.narinfos.forget_all();
+            self.heeded.store(changes, Ordering::Release);
+        }
+        let narinfo = self.narinfos.get(cache, hash)?;
+        self.uses.narinfo(cache.row.id, hash);
+        Some(narinfo)
     }
 
     /// A store path's narinfo.
@@ -101,31 +101,21 @@ impl NixCache {
         let Ok(key) = std::str::from_utf8(hash) else {
             return Ok(None);
         };
-        let before = self.publications.load(Ordering::Acquire);
+        let before = self.narinfos.changes();
         let Some(entry) = self.store.entry(cache.row.id, EntryKind::Narinfo, key)? else {
             return Ok(None);
         };
-        // A copy of its own: the entry's bytes may be a slice of something larger.
-        let narinfo = Bytes::copy_from_slice(&entry.value);
-        let memory_key = (cache.row.id, *hash);
-        self.narinfos.insert(memory_key, narinfo.clone());
-        if self.publications.load(Ordering::Acquire) != before {
-            self.narinfos.remove(&memory_key);
-        }
+        self.uses.narinfo(cache.row.id, hash);
+        let narinfo = match narinfo::signed_anew(cache, &entry.value) {
+            Some(narinfo) => narinfo,
+            // A copy of its own: the entry's bytes may be a slice of something larger.
+            None => Bytes::copy_from_slice(&entry.value),
+        };
+        self.narinfos.keep(cache, hash, narinfo.clone(), before);
         Ok(Some(narinfo))
     }
 
-    /// To be called after a publication that put or removed these narinfos.
-    pub(crate) fn forget<'a>(&self, cache: &Cache, hashes: impl Iterator<Item = &'a str>) {
-        self.publications.fetch_add(1, Ordering::AcqRel);
-        for hash in hashes {
-            if let Some(hash) = hash_text(hash) {
-                self.narinfos.remove(&(cache.row.id, hash));
-            }
-        }
-    }
-
-    /// Says "it is here" for these paths to a pusher: renews their leases (rule 5), then looks.
+    /// Which of these paths are here, to be said to a pusher: their leases are renewed (rule 5).
     ///
     /// # Errors
     /// If the store fails.
@@ -134,9 +124,11 @@ impl NixCache {
         cache: &Cache,
         hashes: &[&str],
     ) -> Result<Vec<bool>, ServiceError> {
-        self.store.renew(cache.row.id, EntryKind::Narinfo, hashes)?;
-        Ok(self
-            .store
-            .entries_present(cache.row.id, EntryKind::Narinfo, hashes)?)
+        let present = self.store.renew(cache.row.id, EntryKind::Narinfo, hashes)?;
+        let here = std::iter::zip(hashes, &present).filter(|(_, present)| **present);
+        for hash in here.filter_map(|(hash, _)| hash_text(hash)) {
+            self.uses.narinfo(cache.row.id, &hash);
+        }
+        Ok(present)
     }
 }

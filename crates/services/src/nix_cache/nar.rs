@@ -4,7 +4,10 @@ use super::NixCache;
 use super::upload::split_nar_name;
 use super::wrap::{WrappedNar, wrapped_length};
 use crate::{ServiceError, access::Cache};
-use firn_formats::nix::Compression;
+use firn_formats::{
+    nix::Compression,
+    pull::{FRAMES_MAX, NarLayout, StoredFrame},
+};
 use firn_store::{BlobInfo, BlobReader, EntryKind, Representation};
 
 /// How a NAR is served.
@@ -82,9 +85,15 @@ impl NixCache {
             return Ok(None);
         };
         let (blob, compression) = match self.nar_blob(cache, EntryKind::NarFile, &hash.base32())? {
-            Some(blob) => (blob, compression),
+            Some(blob) => {
+                self.uses.nar(cache.row.id, hash);
+                (blob, compression)
+            }
             None => match self.nar_alias(cache, name)? {
-                Some(found) => found,
+                Some(found) => {
+                    self.uses.entry(cache.row.id, EntryKind::NarAlias, name);
+                    found
+                }
                 None => return Ok(None),
             },
         };
@@ -95,6 +104,37 @@ impl NixCache {
             other => NarForm::Wrapped(other, wrapped_length(other, blob.identity_length)),
         };
         Ok(Some(NarSource { blob, form }))
+    }
+
+    /// How the NAR of a store path is stored, for a client that fetches frames by ranges of its zstd representation.
+    ///
+    /// # Errors
+    /// If the path is not here or its NAR has too many frames for a layout, or if the store fails.
+    pub fn layout(&self, cache: &Cache, hash: &str) -> Result<Vec<u8>, ServiceError> {
+        let not_found = || ServiceError::NotFound(format!("store path {hash}"));
+        let blob = self
+            .nar_blob(cache, EntryKind::Narinfo, hash)?
+            .ok_or_else(not_found)?;
+        let list = self.store.chunk_list(blob.id)?;
+        if list.chunks.len() > FRAMES_MAX {
+            return Err(ServiceError::NotFound(format!(
+                "a layout of the NAR of {hash}, which has {} frames",
+                list.chunks.len()
+            )));
+        }
+        let lengths = self.store.frame_lengths(blob.id)?;
+        let frames = list.chunks.iter().zip(lengths);
+        let layout = NarLayout {
+            zstd_sha256: blob.zstd_sha256,
+            frames: frames
+                .map(|(chunk, frame_length)| StoredFrame {
+                    id: chunk.id.0,
+                    raw_length: chunk.raw_length,
+                    frame_length,
+                })
+                .collect(),
+        };
+        Ok(layout.encode())
     }
 
     /// Opens a NAR as it lies, `range` being (first byte, length). When this returns, all of it
@@ -124,16 +164,20 @@ impl NixCache {
         WrappedNar::new(reader, compression)
     }
 
-    /// Renews the lease of a NAR to whose pusher "it is here" is said (rule 5).
+    /// Whether a NAR is here, to be said to its pusher: its leases are renewed (rule 5).
     ///
     /// # Errors
     /// If the store fails.
-    pub fn renew_nar(&self, cache: &Cache, name: &str) -> Result<(), ServiceError> {
+    pub fn renew_nar(&self, cache: &Cache, name: &str) -> Result<bool, ServiceError> {
         let stem = name.split_once('.').map_or(name, |(stem, _)| stem);
-        self.store
-            .renew(cache.row.id, EntryKind::NarAlias, &[name])?;
-        Ok(self
+        let alias = self
             .store
-            .renew(cache.row.id, EntryKind::NarFile, &[stem])?)
+            .renew(cache.row.id, EntryKind::NarAlias, &[name])?;
+        // The name in an entry of this kind is in base 32, whatever it is called by.
+        let hash = split_nar_name(name).map_or(stem.to_owned(), |(hash, _)| hash.base32());
+        let file = self
+            .store
+            .renew(cache.row.id, EntryKind::NarFile, &[&hash])?;
+        Ok(alias.contains(&true) || file.contains(&true))
     }
 }

@@ -6,7 +6,6 @@ use firn_formats::Sha256;
 use firn_formats::nix::narinfo::fingerprint;
 use firn_formats::nix::{Compression, Hash, NarInfo, Signature, StorePath};
 use firn_store::{BlobInfo, EntryKind, IfExists, NewEntry, Publication, PublishedEntry, Session};
-use std::collections::HashSet;
 
 /// Most signatures kept on one narinfo.
 const SIGNATURES_MAX: usize = 64;
@@ -66,17 +65,16 @@ impl VerifiedPath {
             self.blob.identity_length,
             &self.references,
         );
-        let own: HashSet<&str> = cache.keys.iter().map(|key| key.name()).collect();
         let mut signatures: Vec<Signature> = Vec::new();
         for signature in others.iter().chain(&self.signatures) {
             if signatures.len() < SIGNATURES_MAX
-                && !own.contains(signature.key_name.as_str())
+                && !cache.keys.own(&signature.key_name)
                 && !signatures.contains(signature)
             {
                 signatures.push(signature.clone());
             }
         }
-        signatures.extend(cache.keys.iter().map(|key| key.sign(&text)));
+        signatures.extend(cache.keys.sign(&text));
         NarInfo {
             store_path: self.path.clone(),
             url: format!("nar/{}.nar.zst", self.blob.zstd_sha256.base32()),
@@ -128,6 +126,26 @@ impl VerifiedPath {
     }
 }
 
+/// A stored narinfo with signatures by the keys that sign now in place of those by any that have signed; `None`
+/// if it stays as it is. Stored ones have those of the day on which they were published. What no key of the cache
+/// has signed is signed by none: it was not verified here.
+pub(super) fn signed_anew(cache: &Cache, stored: &[u8]) -> Option<bytes::Bytes> {
+    if cache.keys.generation() == 0 {
+        return None;
+    }
+    let mut narinfo = NarInfo::parse(std::str::from_utf8(stored).ok()?).ok()?;
+    let text = narinfo.fingerprint();
+    let made_here = |signature: &Signature| cache.keys.made(&text, signature);
+    if !narinfo.signatures.iter().any(made_here) {
+        return None;
+    }
+    narinfo
+        .signatures
+        .retain(|signature| !cache.keys.own(&signature.key_name));
+    narinfo.signatures.extend(cache.keys.sign(&text));
+    Some(narinfo.to_string().into())
+}
+
 impl NixCache {
     /// Makes paths visible, in one transaction, together with `more`. A path that is there stays
     /// as it is, but that the pusher's signatures are added if it is the same. Returns how many
@@ -170,7 +188,7 @@ impl NixCache {
         let published = self
             .store
             .publish(Some(session), cache.row.id, publication)?;
-        self.forget(cache, key_texts.into_iter());
+        self.narinfos.forget(cache.row.id, key_texts.into_iter());
         let new = |place: &&usize| published.get(**place) == Some(&PublishedEntry::New);
         Ok(narinfo_places.iter().filter(new).count() as u32)
     }

@@ -83,6 +83,8 @@ impl NixCache {
             // The file is the NAR itself. A blob that no entry names is the collector's.
             check(blob.identity_sha256)?;
         }
+        self.retention
+            .admit(cache, blob.zstd_length, blob.zstd_length)?;
         let mut entry = alias_entry(name, compression, &blob);
         entry.lease = Some(NAR_WITHOUT_NARINFO);
         // An alias that a narinfo made durable must not fall back to a lease.
@@ -94,12 +96,11 @@ impl NixCache {
         let published = self
             .store
             .publish(Some(shared.session()), cache.row.id, publication)?;
-        if published.first() == Some(&PublishedEntry::New) {
-            return Ok(Uploaded::Created);
-        }
-        self.store
-            .renew(cache.row.id, EntryKind::NarAlias, &[name])?;
-        Ok(Uploaded::Known)
+        Ok(match published.first() {
+            Some(PublishedEntry::New) => Uploaded::Created,
+            // Rule 5: what was kept has this one's lease.
+            _ => Uploaded::Known,
+        })
     }
 
     /// Takes in a narinfo: its NAR must be here and be what it says, its references be here or

@@ -7,7 +7,7 @@ use crate::{ServiceError, sync::lock};
 use bytes::Bytes;
 use firn_chunks::{ChunkId, Decoder, ListId, VerifiedFrame, frame};
 use firn_formats::push::{FramesAccepted, decode_frames};
-use firn_store::FreshChunk;
+use firn_store::{FreshChunk, StoreError};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -57,11 +57,33 @@ impl Push {
         // nothing: what was hashed is compared with what is held before a blob is made.
         let count = frames.len();
         let new = self.store.put_frames(&session.session, frames)?;
-        advanced?;
+        match advanced {
+            // A stored frame is damaged: publishing finds it in quarantine, and asks for it.
+            Err(ServiceError::Store(StoreError::Damaged(_))) => {}
+            advanced => advanced?,
+        }
         Ok(FramesAccepted {
             new: new as u32,
             known: (count - new.min(count)) as u32,
         })
+    }
+
+    /// Takes frames for chunks in quarantine, in whatever domain; says how many were healed.
+    ///
+    /// # Errors
+    /// If the body or a frame is malformed, or the store fails.
+    pub fn heal(&self, body: &Bytes) -> Result<u64, ServiceError> {
+        let claimed = decode_frames(body)?;
+        let frames = claimed
+            .par_iter()
+            .map(|(id, range)| {
+                let frame = body.slice(range.clone());
+                let verify =
+                    |decoder: &mut Decoder| decoder.verify(ChunkId(*id), frame, &mut Vec::new());
+                DECODER.with_borrow_mut(verify)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(self.store.heal(frames)?)
     }
 
     /// Hashes blobs whose chunks are all here while their client does other things: publishing

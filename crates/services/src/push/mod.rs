@@ -11,11 +11,11 @@ mod session;
 pub use session::PushSession;
 
 use crate::access::{Access, Cache};
-use crate::{NixCache, ServiceError, sync::lock};
+use crate::{NixCache, Retention, ServiceError, sync::lock};
 use firn_chunks::{ChunkId, ChunkList, ChunkRef};
 use firn_formats::push::{
-    Begin, Begun, BlobKind, LayerDescriptor, PATHS_PER_REQUEST_MAX, Proposal, ProposalAnswer,
-    decode_proposals, encode_answers, encode_proposals,
+    Begin, Begun, BlobKind, LayerDescriptor, PART_CHUNKS_MAX, PATHS_PER_REQUEST_MAX, PartTaken,
+    Proposal, ProposalAnswer, decode_proposals, encode_answers, encode_proposals,
 };
 use firn_store::{EntryKind, Store};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -28,6 +28,8 @@ const CHUNKS_PER_BLOB_MAX: usize = 1 << 20;
 const CHUNKS_PER_SESSION_MAX: usize = 4 << 20;
 /// A session without a request for this long loses what is in memory.
 const IDLE_MAX: Duration = Duration::from_secs(600);
+/// Push sessions of one cache that are open at a time.
+const SESSIONS_PER_CACHE_MAX: usize = 1000;
 /// Longest layer key, in bytes.
 const LAYER_KEY_BYTES_MAX: usize = 200;
 
@@ -36,6 +38,7 @@ pub struct Push {
     store: Store,
     nix_cache: Arc<NixCache>,
     access: Arc<Access>,
+    retention: Arc<Retention>,
     sessions: Mutex<HashMap<String, Arc<PushSession>>>,
 }
 
@@ -44,11 +47,17 @@ fn too_many(what: &str) -> ServiceError {
 }
 
 impl Push {
-    pub(crate) fn new(store: Store, nix_cache: Arc<NixCache>, access: Arc<Access>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        nix_cache: Arc<NixCache>,
+        access: Arc<Access>,
+        retention: Arc<Retention>,
+    ) -> Self {
         Self {
             store,
             nix_cache,
             access,
+            retention,
             sessions: Mutex::new(HashMap::new()),
         }
     }
@@ -114,29 +123,48 @@ impl Push {
             return Ok(known);
         }
         let key_texts: Vec<&str> = keys.iter().map(String::as_str).collect();
-        self.store
+        let present = self
+            .store
             .renew(cache.row.id, EntryKind::Layer, &key_texts)?;
-        for key in keys {
+        for (key, present) in keys.iter().zip(present) {
             if key.len() > LAYER_KEY_BYTES_MAX {
                 return Err(ServiceError::BadRequest(
                     "a layer key is too long".to_owned(),
                 ));
             }
+            if !present {
+                continue;
+            }
             let Some(entry) = self.store.entry(cache.row.id, EntryKind::Layer, key)? else {
                 continue;
             };
-            let servable = match entry.blobs.first() {
-                Some(blob) => self.store.blob(*blob)?.is_some(),
-                None => false,
-            };
-            if servable {
-                known.insert(key.clone(), serde_json::from_slice(&entry.value)?);
+            let descriptor: LayerDescriptor = serde_json::from_slice(&entry.value)?;
+            if self.readable(cache, &descriptor)? {
+                known.insert(key.clone(), descriptor);
             }
         }
         Ok(known)
     }
 
+    /// Whether a layer can be had by its digests, which a manifest will name: their leases are others than its
+    /// key's, and are renewed too (rule 5).
+    fn readable(&self, cache: &Cache, descriptor: &LayerDescriptor) -> Result<bool, ServiceError> {
+        let mut digests = vec![descriptor.digest.as_str()];
+        digests.extend(descriptor.gzip.iter().map(|gzip| gzip.digest.as_str()));
+        let present = self
+            .store
+            .renew(cache.row.id, EntryKind::RegistryBlob, &digests)?;
+        Ok(!present.contains(&false))
+    }
+
     fn open(&self, cache: &Arc<Cache>) -> Result<Arc<PushSession>, ServiceError> {
+        let of_cache = |session: &&Arc<PushSession>| session.cache.row.id == cache.row.id;
+        if lock(&self.sessions).values().filter(of_cache).count() >= SESSIONS_PER_CACHE_MAX {
+            return Err(ServiceError::TooMany {
+                what: "pushes into this cache",
+                limit: SESSIONS_PER_CACHE_MAX,
+            });
+        }
         let session = self.store.session_open(&cache.row)?;
         self.remember(PushSession::new(session, cache.clone())?)
     }
@@ -174,12 +202,42 @@ impl Push {
         self.remember(PushSession::new(session, cache)?)
     }
 
-    /// Takes proposals, answers which chunks are missing, pins the others.
+    /// Takes the beginning or the middle of a list that is too long for one request.
     ///
     /// # Errors
-    /// If the body is malformed or too much, or the store fails.
-    pub fn propose(&self, session: &PushSession, body: &[u8]) -> Result<Vec<u8>, ServiceError> {
-        let proposals = decode_proposals(body)?;
+    /// If the body is not one proposal, or too long.
+    pub fn take_part(&self, session: &PushSession, body: &[u8]) -> Result<PartTaken, ServiceError> {
+        let mut proposals = decode_proposals(body)?;
+        let (Some(proposal), true) = (proposals.pop(), proposals.is_empty()) else {
+            return Err(ServiceError::BadRequest(
+                "a part is one proposal".to_owned(),
+            ));
+        };
+        if proposal.chunks.is_empty() || proposal.chunks.len() > PART_CHUNKS_MAX {
+            return Err(ServiceError::BadRequest(format!(
+                "a part has between 1 and {PART_CHUNKS_MAX} chunks"
+            )));
+        }
+        let part = session.add_part(proposal.chunks);
+        Ok(PartTaken { part })
+    }
+
+    /// Takes proposals, answers which chunks are missing, pins the others. The first continues `parts`.
+    ///
+    /// # Errors
+    /// If the body is malformed or too much, a part is not known, or the store fails.
+    pub fn propose(
+        &self,
+        session: &PushSession,
+        parts: &[u32],
+        body: &[u8],
+    ) -> Result<Vec<u8>, ServiceError> {
+        let mut proposals = decode_proposals(body)?;
+        if let (false, Some(first)) = (parts.is_empty(), proposals.first_mut()) {
+            let mut joined = session.joined_parts(parts)?;
+            joined.append(&mut first.chunks);
+            first.chunks = joined;
+        }
         let mut lists = Vec::with_capacity(proposals.len());
         for proposal in &proposals {
             lists.push(checked_list(proposal)?);

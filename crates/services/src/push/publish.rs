@@ -46,9 +46,13 @@ impl Push {
             let descriptor = self.layer(&session.cache, layer, blob(layer.blob)?, &mut entries)?;
             descriptors.insert(layer.key.clone(), descriptor);
         }
+        let bytes = blobs.values().map(|blob| blob.zstd_length).sum();
+        let whole = session.published_bytes().saturating_add(bytes);
+        self.retention.admit(&session.cache, bytes, whole)?;
         let new = self
             .nix_cache
             .publish(&session.session, &session.cache, &paths, entries)?;
+        session.add_published_bytes(bytes);
         Ok(Published {
             paths: new,
             layers: descriptors,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use firn_formats::Sha256;
 use firn_formats::oci::manifest::{AnyManifest, MANIFEST_BYTES_MAX};
 use firn_formats::oci::{Descriptor, Digest, ErrorCode, Manifest, Tag, media_type};
-use firn_store::{BlobId, EntryKind, IfExists, NewEntry, Publication};
+use firn_store::{BlobId, EntryKind, IfExists, NewEntry, Publication, StoreError};
 
 /// A manifest found.
 #[derive(Debug)]
@@ -19,11 +19,28 @@ pub struct FoundManifest {
     pub bytes: Bytes,
 }
 
+/// A manifest to store.
+#[derive(Debug, Clone, Copy)]
+pub struct NewManifest<'a> {
+    /// How its sender names it.
+    pub reference: &'a ManifestReference,
+    /// Further tags for it.
+    pub tags: &'a [Tag],
+    /// Its media type.
+    pub content_type: &'a str,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// Whether tags may be moved to it from another.
+    pub may_move: bool,
+}
+
 /// What a PUT did.
 #[derive(Debug)]
 pub struct StoredManifest {
     /// The manifest's digest.
     pub digest: Digest,
+    /// The tags that name it now.
+    pub tags: Vec<Tag>,
     /// The subject it names, to be answered as `OCI-Subject`.
     pub subject: Option<Digest>,
 }
@@ -58,6 +75,47 @@ pub(super) fn manifest_key(repository: &Repository, digest: &str) -> String {
     format!("{}@{digest}", repository.name)
 }
 
+/// The keys of the manifests that an index lists; `key` is its own.
+pub(crate) fn index_children(key: &str, media_type: &str, bytes: &[u8]) -> Vec<String> {
+    let repository = key.split('@').next().unwrap_or_default();
+    match AnyManifest::parse(media_type, bytes) {
+        Ok(AnyManifest::Index(index)) => index
+            .manifests
+            .iter()
+            .map(|child| format!("{repository}@{}", child.digest))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A tag that only who may push may move.
+fn moved() -> RegistryError {
+    RegistryError::with(
+        ErrorCode::Denied,
+        "the tag names another manifest, and the token may not move it",
+    )
+}
+
+/// The digest a manifest is stored under: the one it was sent by, if it has that.
+fn checked_digest(new: &NewManifest<'_>) -> Result<Digest, RegistryError> {
+    if new.bytes.len() > MANIFEST_BYTES_MAX {
+        return Err(RegistryError {
+            status: Some(413),
+            ..RegistryError::with(ErrorCode::SizeInvalid, "the manifest is too large")
+        });
+    }
+    match new.reference {
+        ManifestReference::Digest(digest) if !digest.matches(new.bytes) => {
+            Err(RegistryError::with(
+                ErrorCode::DigestInvalid,
+                format!("the manifest does not have digest {digest}"),
+            ))
+        }
+        ManifestReference::Digest(digest) => Ok(digest.clone()),
+        ManifestReference::Tag(_) => Ok(Digest::from(Sha256::of(new.bytes))),
+    }
+}
+
 fn invalid(detail: impl ToString) -> RegistryError {
     RegistryError::with(ErrorCode::ManifestInvalid, detail.to_string())
 }
@@ -87,6 +145,7 @@ impl Registry {
                     .store
                     .entry(cache, EntryKind::Tag, &key)?
                     .ok_or_else(|| unknown(tag.as_str()))?;
+                self.uses.entry(cache, EntryKind::Tag, &key);
                 String::from_utf8_lossy(&entry.value).into_owned()
             }
         };
@@ -95,6 +154,7 @@ impl Registry {
             .store
             .entry(cache, EntryKind::Manifest, &key)?
             .ok_or_else(|| unknown(&digest))?;
+        self.uses.entry(cache, EntryKind::Manifest, &key);
         let document = document::open(&self.store, &entry)?;
         Ok(FoundManifest {
             digest,
@@ -103,37 +163,23 @@ impl Registry {
         })
     }
 
-    /// Takes a manifest whose blobs are here, and tags it if it came by tag.
+    /// Takes a manifest whose blobs are here, and tags it.
     ///
     /// # Errors
-    /// If it is unsound, a blob is missing, its digest is not the one named, or the store fails.
+    /// If it is unsound, a blob is missing, its digest is not the one named, a tag is another's and may not be
+    /// moved, or the store fails.
     pub fn put_manifest(
         &self,
         repository: &Repository,
-        reference: &ManifestReference,
-        content_type: &str,
-        bytes: &[u8],
+        new: NewManifest<'_>,
     ) -> Result<StoredManifest, RegistryError> {
-        if bytes.len() > MANIFEST_BYTES_MAX {
-            return Err(RegistryError {
-                status: Some(413),
-                ..RegistryError::with(ErrorCode::SizeInvalid, "the manifest is too large")
-            });
-        }
-        let digest = match reference {
-            ManifestReference::Digest(digest) if !digest.matches(bytes) => {
-                return Err(RegistryError::with(
-                    ErrorCode::DigestInvalid,
-                    format!("the manifest does not have digest {digest}"),
-                ));
-            }
-            ManifestReference::Digest(digest) => digest.clone(),
-            ManifestReference::Tag(_) => Digest::from(Sha256::of(bytes)),
-        };
-        let manifest = AnyManifest::parse(content_type, bytes).map_err(invalid)?;
+        let digest = checked_digest(&new)?;
+        let manifest = AnyManifest::parse(new.content_type, new.bytes).map_err(invalid)?;
         let needs = self.needs(repository, &manifest)?;
+        self.retention
+            .admit(&repository.cache, 0, needs.stored_bytes)?;
         let shared = self.sessions.get(&repository.cache)?;
-        let (value, mut blobs) = document::keep(&self.store, &shared, content_type, bytes)?;
+        let (value, mut blobs) = document::keep(&self.store, &shared, new.content_type, new.bytes)?;
         blobs.extend(needs.blobs);
         let key = manifest_key(repository, &digest.to_string());
         let mut entries = vec![NewEntry {
@@ -145,29 +191,22 @@ impl Registry {
             if_exists: IfExists::Replace,
             lease: None,
         }];
-        if let ManifestReference::Tag(tag) = reference {
-            entries.push(NewEntry {
-                kind: EntryKind::Tag,
-                key: format!("{}:{}", repository.name, tag.as_str()),
-                value: digest.to_string().into(),
-                blobs: Vec::new(),
-                requires: vec![(EntryKind::Manifest, key)],
-                if_exists: IfExists::Replace,
-                lease: None,
-            });
+        let mut tags = new.tags.to_vec();
+        if let ManifestReference::Tag(tag) = new.reference {
+            tags.push(tag.clone());
         }
-        let subject = match &manifest {
-            AnyManifest::Manifest(manifest) => manifest.subject.as_ref(),
-            AnyManifest::Index(index) => index.subject.as_ref(),
-        };
+        for tag in &tags {
+            entries.extend(self.tag_entry(repository, tag, &digest, new.may_move)?);
+        }
+        let subject = manifest.subject();
         if let Some(subject) = subject {
             entries.push(self.referrer_entry(
                 repository,
                 &subject.digest,
                 &digest,
                 &manifest,
-                content_type,
-                bytes.len() as u64,
+                new.content_type,
+                new.bytes.len() as u64,
             )?);
         }
         let publication = Publication {
@@ -176,11 +215,52 @@ impl Registry {
         };
         self.store
             .publish(Some(shared.session()), repository.cache.row.id, publication)
-            .map_err(ServiceError::from)?;
+            .map_err(|error| match error {
+                // Somebody else was first with the tag.
+                StoreError::Conflict(_) => moved(),
+                other => ServiceError::from(other).into(),
+            })?;
         Ok(StoredManifest {
             digest,
+            tags,
             subject: subject.map(|subject| subject.digest.clone()),
         })
+    }
+
+    /// The entry of a tag; none if it names the manifest already. One that names another is moved only if it
+    /// may be: the publication refuses where it has come to exist meanwhile.
+    fn tag_entry(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        digest: &Digest,
+        may_move: bool,
+    ) -> Result<Option<NewEntry>, RegistryError> {
+        let key = format!("{}:{}", repository.name, tag.as_str());
+        let value = digest.to_string();
+        if !may_move {
+            let cache = repository.cache.row.id;
+            match self.store.entry(cache, EntryKind::Tag, &key)? {
+                Some(entry) if entry.value == value.as_bytes() => return Ok(None),
+                Some(_) => return Err(moved()),
+                None => {}
+            }
+        }
+        Ok(Some(NewEntry {
+            kind: EntryKind::Tag,
+            key,
+            value: value.into(),
+            blobs: Vec::new(),
+            requires: vec![(
+                EntryKind::Manifest,
+                manifest_key(repository, &digest.to_string()),
+            )],
+            if_exists: match may_move {
+                true => IfExists::Replace,
+                false => IfExists::Refuse,
+            },
+            lease: None,
+        }))
     }
 
     /// The entries and blobs a manifest needs; an error names the first that is not here.
@@ -232,6 +312,7 @@ impl Registry {
             )));
         }
         needs.blobs.push(found.blob.id);
+        needs.stored_bytes += found.blob.zstd_length;
         needs
             .entries
             .push((EntryKind::RegistryBlob, descriptor.digest.to_string()));
@@ -326,6 +407,7 @@ impl Registry {
 struct Needs {
     entries: Vec<(EntryKind, String)>,
     blobs: Vec<BlobId>,
+    stored_bytes: u64,
 }
 
 fn blobs_of(manifest: &Manifest) -> impl Iterator<Item = &Descriptor> {

@@ -11,18 +11,23 @@
 //! names keeps its lease.
 
 mod error;
+mod images;
 mod manifests;
 mod referrers;
 mod tags;
 mod uploads;
 
 pub use error::RegistryError;
-pub use manifests::{FoundManifest, ManifestReference, StoredManifest, has_zstd_layers};
+pub(crate) use manifests::index_children;
+pub use manifests::{
+    FoundManifest, ManifestReference, NewManifest, StoredManifest, has_zstd_layers,
+};
 pub use tags::{LIST_MAX, Page};
 pub use uploads::UploadStatus;
 
 use crate::ServiceError;
 use crate::access::{Access, Cache};
+use crate::retention::{Retention, Uses};
 use crate::sessions::SharedSessions;
 use firn_formats::oci::{Digest, ErrorCode, RepositoryName};
 use firn_store::{BlobId, BlobInfo, BlobReader, EntryKind, IfExists, NewEntry, Publication};
@@ -38,8 +43,10 @@ const BLOB_WITHOUT_MANIFEST: Duration = Duration::from_secs(24 * 3600);
 pub struct Registry {
     store: Store,
     access: Arc<Access>,
+    uses: Arc<Uses>,
+    retention: Arc<Retention>,
     sessions: SharedSessions,
-    uploads: Mutex<HashMap<String, Arc<uploads::Upload>>>,
+    uploads: Mutex<HashMap<String, Arc<uploads::Live>>>,
 }
 
 /// An image name: the cache it lies in and its name there.
@@ -86,8 +93,15 @@ pub(crate) fn blob_entry(
 }
 
 impl Registry {
-    pub(crate) fn new(store: Store, access: Arc<Access>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        access: Arc<Access>,
+        uses: Arc<Uses>,
+        retention: Arc<Retention>,
+    ) -> Self {
         Self {
+            uses,
+            retention,
             sessions: SharedSessions::new(store.clone()),
             store,
             access,
@@ -127,8 +141,12 @@ impl Registry {
     /// # Errors
     /// If it is not here, or the store fails.
     pub fn blob(&self, cache: &Cache, digest: &Digest) -> Result<FoundBlob, RegistryError> {
-        self.find_blob(cache, digest)?
-            .ok_or_else(|| RegistryError::with(ErrorCode::BlobUnknown, digest.to_string()))
+        let found = self
+            .find_blob(cache, digest)?
+            .ok_or_else(|| RegistryError::with(ErrorCode::BlobUnknown, digest.to_string()))?;
+        let key = digest.to_string();
+        self.uses.entry(cache.row.id, EntryKind::RegistryBlob, &key);
+        Ok(found)
     }
 
     fn find_blob(&self, cache: &Cache, digest: &Digest) -> Result<Option<FoundBlob>, ServiceError> {
@@ -175,18 +193,17 @@ impl Registry {
             .map_err(|error| ServiceError::from(error).into())
     }
 
-    /// Says "it is here" to a pusher: renews the blob's lease (rule 5).
+    /// Whether a blob is here, to be said to a pusher: its leases are renewed (rule 5).
     ///
     /// # Errors
     /// If the store fails.
-    pub fn renew_blob(&self, cache: &Cache, digest: &Digest) -> Result<(), RegistryError> {
-        self.store
-            .renew(
-                cache.row.id,
-                EntryKind::RegistryBlob,
-                &[&digest.to_string()],
-            )
-            .map_err(|error| ServiceError::from(error).into())
+    pub fn renew_blob(&self, cache: &Cache, digest: &Digest) -> Result<bool, RegistryError> {
+        let key = digest.to_string();
+        let present = self
+            .store
+            .renew(cache.row.id, EntryKind::RegistryBlob, &[&key])
+            .map_err(ServiceError::from)?;
+        Ok(present.contains(&true))
     }
 
     /// Makes a blob of `from` readable in `to`, if both share a domain. The caller has checked
@@ -198,7 +215,9 @@ impl Registry {
         if from.row.domain != to.row.domain {
             return Ok(false);
         }
-        self.renew_blob(from, digest)?;
+        if !self.renew_blob(from, digest)? {
+            return Ok(false);
+        }
         let Some(found) = self.find_blob(from, digest)? else {
             return Ok(false);
         };

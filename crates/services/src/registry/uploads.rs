@@ -1,34 +1,42 @@
-//! Blob uploads under way, each a stream into the store. They live in memory: after a restart
-//! the client begins again, and what it sent before is deduplicated.
+//! Blob uploads under way, each a stream into the store that goes on after a restart of the server.
+//!
+//! The store keeps what is durable of each (`firn_store::Upload`). This process keeps those that it works on
+//! in memory, with their hashes so far; one that is not there is found in the store and goes on where it is
+//! durable. A client is never told of a byte that is not durable.
 
 use super::{BLOB_WITHOUT_MANIFEST, Registry, RegistryError, Repository, blob_entry};
-use crate::sessions::SharedSession;
 use crate::{ServiceError, sync::lock};
 use firn_chunks::Format;
 use firn_formats::oci::{Digest, ErrorCode};
-use firn_store::{BlobInfo, Ingest, Representation};
+use firn_store::{BlobInfo, EntryKind, Representation, Upload, UploadLimits};
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// An upload nobody touches for this long is dropped.
-const IDLE_MAX: Duration = Duration::from_secs(1800);
+/// An upload nobody touches for `idle` ends; of more than `open_max` in a cache the one idle for longest
+/// gives way, if that is longer than `fresh`.
+const LIMITS: UploadLimits = UploadLimits {
+    idle: Duration::from_secs(24 * 3600),
+    fresh: Duration::from_secs(600),
+    open_max: 1000,
+};
+/// An upload nobody touches for this long is left to the store.
+const LIVE_FOR: Duration = Duration::from_secs(120);
+/// Uploads kept in memory, each with some 300 KiB.
+const LIVE_MAX: usize = 64;
 /// Largest blob taken in, in bytes.
 const BLOB_BYTES_MAX: u64 = 256 << 30;
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// An upload under way.
-pub(super) struct Upload {
+/// An upload that this process works on.
+pub(super) struct Live {
     repository: Repository,
-    state: Mutex<State>,
+    /// Absent when it failed or is finished.
+    upload: Mutex<Option<Upload>>,
+    /// As the store has it; read without waiting for a body that is coming in.
+    durable: AtomicU64,
     touched: Mutex<Instant>,
-}
-
-struct State {
-    /// Absent when the upload failed or is finished.
-    ingest: Option<Ingest>,
-    shared: Arc<SharedSession>,
-    offset: u64,
 }
 
 /// How far an upload is.
@@ -40,39 +48,152 @@ pub struct UploadStatus {
     pub offset: u64,
 }
 
+fn owner(repository: &Repository) -> &str {
+    &repository.name
+}
+
+fn unknown() -> RegistryError {
+    RegistryError::new(ErrorCode::BlobUploadUnknown)
+}
+
+impl Live {
+    fn new(repository: &Repository, upload: Upload) -> Arc<Self> {
+        Arc::new(Self {
+            repository: repository.clone(),
+            durable: AtomicU64::new(upload.durable()),
+            upload: Mutex::new(Some(upload)),
+            touched: Mutex::new(Instant::now()),
+        })
+    }
+
+    fn is_of(&self, repository: &Repository) -> bool {
+        self.repository.cache.row.id == repository.cache.row.id
+            && self.repository.name == repository.name
+    }
+
+    /// Appends a body. One that breaks off leaves what came; where the store failed, the stream is no longer
+    /// whole, and the upload goes on where it is durable.
+    fn append(
+        &self,
+        slot: &mut Option<Upload>,
+        start: Option<u64>,
+        body: &mut dyn Read,
+    ) -> Result<(), RegistryError> {
+        let upload = slot.as_mut().ok_or_else(unknown)?;
+        if start.is_some_and(|start| start != upload.offset()) {
+            return Err(RegistryError::with(
+                ErrorCode::RangeInvalid,
+                format!("the upload goes on at byte {}", upload.offset()),
+            ));
+        }
+        let taken = take_in(body, |bytes| {
+            *lock(&self.touched) = Instant::now();
+            if upload.offset() + bytes.len() as u64 > BLOB_BYTES_MAX {
+                return Err(too_large());
+            }
+            Ok(upload.write(bytes)?)
+        });
+        match taken {
+            Ok(()) => Ok(()),
+            Err(error @ ServiceError::Interrupted(_)) => {
+                self.checkpoint(slot)?;
+                Err(error.into())
+            }
+            Err(error) => {
+                *slot = None;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Makes what came durable, so that its sender may be told.
+    fn checkpoint(&self, slot: &mut Option<Upload>) -> Result<u64, RegistryError> {
+        let upload = slot.as_mut().ok_or_else(unknown)?;
+        let saved = upload.checkpoint();
+        let durable = upload.durable();
+        self.durable.store(durable, Ordering::Relaxed);
+        if let Err(error) = saved {
+            *slot = None;
+            return Err(error.into());
+        }
+        Ok(durable)
+    }
+}
+
+fn too_large() -> ServiceError {
+    ServiceError::TooLarge {
+        what: "the blob",
+        limit: BLOB_BYTES_MAX,
+    }
+}
+
+/// Reads a body to its end.
+fn take_in(
+    body: &mut dyn Read,
+    mut take: impl FnMut(&[u8]) -> Result<(), ServiceError>,
+) -> Result<(), ServiceError> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        match body.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => take(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(ServiceError::Interrupted(error)),
+        }
+    }
+}
+
 impl Registry {
     /// Begins an upload.
     ///
     /// # Errors
-    /// If the store fails.
+    /// If too many are open in the cache, or the store fails.
     pub fn upload_begin(&self, repository: &Repository) -> Result<UploadStatus, RegistryError> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(ServiceError::Random)?;
-        let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let shared = self.sessions.get(&repository.cache)?;
-        let upload = Upload {
-            repository: repository.clone(),
-            state: Mutex::new(State {
-                ingest: Some(self.store.ingest(shared.session(), Format::Opaque)),
-                shared,
-                offset: 0,
-            }),
-            touched: Mutex::new(Instant::now()),
-        };
-        lock(&self.uploads).insert(id.clone(), Arc::new(upload));
+        let cache = &repository.cache.row;
+        let upload = self.store.upload_begin(cache, owner(repository), LIMITS)?;
+        let id = upload.id().to_owned();
+        self.keep(Live::new(repository, upload), &id);
         Ok(UploadStatus { id, offset: 0 })
     }
 
-    fn upload(&self, repository: &Repository, id: &str) -> Result<Arc<Upload>, RegistryError> {
-        let found = lock(&self.uploads).get(id).cloned();
-        let upload = found
-            .filter(|upload| {
-                upload.repository.cache.row.id == repository.cache.row.id
-                    && upload.repository.name == repository.name
-            })
-            .ok_or_else(|| RegistryError::new(ErrorCode::BlobUploadUnknown))?;
-        *lock(&upload.touched) = Instant::now();
-        Ok(upload)
+    /// Keeps an upload in memory, unless another thread was first. If there are too many, the one that waits for longest is left to the store.
+    fn keep(&self, live: Arc<Live>, id: &str) -> Arc<Live> {
+        let mut let_go = None;
+        let mut uploads = lock(&self.uploads);
+        if uploads.len() >= LIVE_MAX {
+            let idle = uploads
+                .iter()
+                .filter(|(_, live)| Arc::strong_count(live) == 1);
+            let oldest = idle.min_by_key(|(_, live)| *lock(&live.touched));
+            if let Some(id) = oldest.map(|(id, _)| id.clone()) {
+                let_go = uploads.remove(&id);
+            }
+        }
+        let kept = uploads.entry(id.to_owned()).or_insert(live).clone();
+        drop(uploads);
+        drop(let_go);
+        kept
+    }
+
+    /// An upload, here or in the store.
+    fn live(&self, repository: &Repository, id: &str) -> Result<Arc<Live>, RegistryError> {
+        let here = lock(&self.uploads).get(id).cloned();
+        let live = match here {
+            Some(live) => live,
+            None => {
+                let upload = self.store.upload_resume(id, LIMITS)?;
+                let cache = repository.cache.row.id;
+                if upload.cache() != cache || upload.owner() != owner(repository) {
+                    return Err(unknown());
+                }
+                self.keep(Live::new(repository, upload), id)
+            }
+        };
+        if !live.is_of(repository) {
+            return Err(unknown());
+        }
+        *lock(&live.touched) = Instant::now();
+        Ok(live)
     }
 
     /// How far an upload is.
@@ -84,15 +205,14 @@ impl Registry {
         repository: &Repository,
         id: &str,
     ) -> Result<UploadStatus, RegistryError> {
-        let upload = self.upload(repository, id)?;
-        let offset = lock(&upload.state).offset;
+        let live = self.live(repository, id)?;
         Ok(UploadStatus {
             id: id.to_owned(),
-            offset,
+            offset: live.durable.load(Ordering::Relaxed),
         })
     }
 
-    /// Appends a body. `start` is where the client says it begins. A body that breaks off
+    /// Appends a body, durably. `start` is where the client says it begins. A body that breaks off
     /// leaves what came: the client may ask how far it is and go on.
     ///
     /// # Errors
@@ -104,48 +224,58 @@ impl Registry {
         start: Option<u64>,
         body: &mut dyn Read,
     ) -> Result<UploadStatus, RegistryError> {
-        let upload = self.upload(repository, id)?;
-        let mut state = lock(&upload.state);
-        if start.is_some_and(|start| start != state.offset) {
-            return Err(RegistryError::with(
-                ErrorCode::RangeInvalid,
-                format!("the upload goes on at byte {}", state.offset),
-            ));
-        }
-        let outcome = append(&mut state, body, &upload.touched);
-        if let Err(error) = outcome {
-            // Where the store failed the stream is no longer whole; a client's fault is no harm.
-            if !matches!(error, ServiceError::Interrupted(_)) {
-                state.ingest = None;
-                lock(&self.uploads).remove(id);
-            }
-            return Err(error.into());
+        let live = self.live(repository, id)?;
+        let mut slot = lock(&live.upload);
+        let appended = live
+            .append(&mut slot, start, body)
+            .and_then(|()| live.checkpoint(&mut slot));
+        if slot.is_none() {
+            lock(&self.uploads).remove(id);
         }
         Ok(UploadStatus {
             id: id.to_owned(),
-            offset: state.offset,
+            offset: appended?,
         })
     }
 
-    /// Ends an upload: its bytes must have the digest, else nothing of it is kept.
+    /// Appends the last body and ends the upload: its bytes must have the digest, else nothing of it is kept.
     ///
     /// # Errors
-    /// If they have not, there is no such upload, or the store fails.
+    /// As [`Registry::upload_append`]; if the bytes have another digest.
     pub fn upload_finish(
         &self,
         repository: &Repository,
         id: &str,
+        start: Option<u64>,
+        body: &mut dyn Read,
         digest: &Digest,
     ) -> Result<(), RegistryError> {
-        let upload = self.upload(repository, id)?;
+        let live = self.live(repository, id)?;
+        let mut slot = lock(&live.upload);
+        let appended = live.append(&mut slot, start, body);
+        if appended.is_err() && slot.is_some() {
+            return appended;
+        }
         lock(&self.uploads).remove(id);
-        let mut state = lock(&upload.state);
-        let ingest = state
-            .ingest
-            .take()
-            .ok_or_else(|| RegistryError::new(ErrorCode::BlobUploadUnknown))?;
-        let blob = ingest.finish()?;
-        if !self.has_digest(&blob, digest)? {
+        appended?;
+        let upload = slot.take().ok_or_else(unknown)?;
+        let published = self.publish_blob(repository, &upload.finish()?, digest);
+        match &published {
+            // What the store could not do now it may do when the client tries again.
+            Err(error) if error.http_status() >= 500 => {}
+            _ => self.store.session_close(id)?,
+        }
+        published
+    }
+
+    /// Makes a blob readable by its digest, if that is its digest.
+    fn publish_blob(
+        &self,
+        repository: &Repository,
+        blob: &BlobInfo,
+        digest: &Digest,
+    ) -> Result<(), RegistryError> {
+        if !self.has_digest(repository, blob, digest)? {
             return Err(RegistryError::with(
                 ErrorCode::DigestInvalid,
                 format!(
@@ -155,6 +285,9 @@ impl Registry {
                 ),
             ));
         }
+        let cache = &repository.cache;
+        self.retention
+            .admit(cache, blob.zstd_length, blob.zstd_length)?;
         let entry = blob_entry(
             &digest.to_string(),
             Representation::Identity,
@@ -164,17 +297,30 @@ impl Registry {
         self.publish(&repository.cache, vec![entry], Vec::new())
     }
 
-    /// Whether a blob's bytes have a digest: SHA-256 is known, another algorithm reads them.
-    fn has_digest(&self, blob: &BlobInfo, digest: &Digest) -> Result<bool, ServiceError> {
-        let Digest::Sha512(expected) = digest else {
-            return Ok(digest.as_sha256() == Some(blob.identity_sha256));
-        };
-        let mut hasher = <sha2::Sha512 as sha2::Digest>::new();
+    /// Whether a blob's bytes have a digest. SHA-256 is known of every blob; for another algorithm the bytes
+    /// are read, once: the entry remembers that they have it.
+    fn has_digest(
+        &self,
+        repository: &Repository,
+        blob: &BlobInfo,
+        digest: &Digest,
+    ) -> Result<bool, ServiceError> {
+        if let Some(sha256) = digest.as_sha256() {
+            return Ok(sha256 == blob.identity_sha256);
+        }
+        let cache = repository.cache.row.id;
+        let known = self
+            .store
+            .entry(cache, EntryKind::RegistryBlob, &digest.to_string())?;
+        if known.is_some_and(|entry| entry.blobs.first() == Some(&blob.id)) {
+            return Ok(true);
+        }
+        let mut hasher = digest.hasher();
         let mut reader = self.store.read(blob.id, Representation::Identity, None)?;
         while let Some(block) = reader.next_block()? {
-            sha2::Digest::update(&mut hasher, &block);
+            hasher.update(&block);
         }
-        Ok(sha2::Digest::finalize(hasher).as_slice() == expected.as_slice())
+        Ok(hasher.finish() == *digest)
     }
 
     /// Gives an upload up.
@@ -182,17 +328,21 @@ impl Registry {
     /// # Errors
     /// If there is no such upload.
     pub fn upload_cancel(&self, repository: &Repository, id: &str) -> Result<(), RegistryError> {
-        self.upload(repository, id)?;
+        self.live(repository, id)?;
         lock(&self.uploads).remove(id);
+        self.store.session_close(id)?;
         Ok(())
     }
 
+    /// Leaves uploads that wait to the store, which ends those that wait for too long.
     pub(super) fn sweep_uploads(&self) {
-        let dropped: Vec<Arc<Upload>> = {
+        let dropped: Vec<Arc<Live>> = {
             let mut uploads = lock(&self.uploads);
             let idle: Vec<String> = uploads
                 .iter()
-                .filter(|(_, upload)| lock(&upload.touched).elapsed() > IDLE_MAX)
+                .filter(|(_, live)| {
+                    Arc::strong_count(live) == 1 && lock(&live.touched).elapsed() > LIVE_FOR
+                })
                 .map(|(id, _)| id.clone())
                 .collect();
             idle.iter().filter_map(|id| uploads.remove(id)).collect()
@@ -200,48 +350,28 @@ impl Registry {
         drop(dropped);
     }
 
-    /// A blob in one go, as [`Registry::upload_begin`], append and finish.
+    /// A blob in one go: nothing of it outlives the request but the blob.
     ///
     /// # Errors
-    /// As those.
+    /// As [`Registry::upload_begin`] and [`Registry::upload_finish`].
     pub fn upload_whole(
         &self,
         repository: &Repository,
         digest: &Digest,
         body: &mut dyn Read,
     ) -> Result<(), RegistryError> {
-        let upload = self.upload_begin(repository)?;
-        let done = self
-            .upload_append(repository, &upload.id, None, body)
-            .and_then(|_| self.upload_finish(repository, &upload.id, digest));
-        lock(&self.uploads).remove(&upload.id);
-        done
-    }
-}
-
-fn append(
-    state: &mut State,
-    body: &mut dyn Read,
-    touched: &Mutex<Instant>,
-) -> Result<(), ServiceError> {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        let count = match body.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(ServiceError::Interrupted(error)),
-        };
-        state.shared.keep_alive()?;
-        *lock(touched) = Instant::now();
-        if state.offset + count as u64 > BLOB_BYTES_MAX {
-            return Err(ServiceError::TooLarge {
-                what: "the blob",
-                limit: BLOB_BYTES_MAX,
-            });
-        }
-        let ingest = state.ingest.as_mut().ok_or(ServiceError::SessionGone)?;
-        ingest.write(&buffer[..count])?;
-        state.offset += count as u64;
+        let shared = self.sessions.get(&repository.cache)?;
+        let mut ingest = self.store.ingest(shared.session(), Format::Opaque);
+        let mut length = 0;
+        take_in(body, |bytes| {
+            shared.keep_alive()?;
+            length += bytes.len() as u64;
+            if length > BLOB_BYTES_MAX {
+                return Err(too_large());
+            }
+            Ok(ingest.write(bytes)?)
+        })?;
+        let blob = ingest.finish().map_err(ServiceError::from)?;
+        self.publish_blob(repository, &blob, digest)
     }
 }

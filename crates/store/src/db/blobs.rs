@@ -203,6 +203,19 @@ pub(crate) fn set_gzip(
     Ok(())
 }
 
+/// Puts the digest of another sequence of frames in the place of the old one.
+pub(crate) fn set_zstd(
+    connection: &Connection,
+    id: BlobId,
+    digest: Sha256,
+    length: u64,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE blobs SET zstd_sha256 = ?, zstd_length = ? WHERE id = ?")?
+        .execute(params![digest.0, signed(length), id.0])?;
+    Ok(())
+}
+
 /// Count and raw bytes of all blobs.
 pub(crate) fn totals(connection: &Connection) -> Result<(u64, u64), StoreError> {
     Ok(connection.query_row(

@@ -27,6 +27,14 @@ pub(crate) fn domain(connection: &Connection, name: &str) -> Result<DomainId, St
     Ok(DomainId(id))
 }
 
+/// The domain of that name, if there is one.
+pub(crate) fn domain_id(connection: &Connection, name: &str) -> Result<Option<i64>, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT id FROM domains WHERE name = ?")?
+        .query_row([name], |row| row.get(0))
+        .optional()?)
+}
+
 /// A domain's name.
 pub(crate) fn domain_name(connection: &Connection, id: DomainId) -> Result<String, StoreError> {
     connection
@@ -109,7 +117,11 @@ pub(crate) fn delete(connection: &Connection, cache: CacheId) -> Result<(), Stor
     let name = expect(connection, cache)?.name;
     for statement in [
         "DELETE FROM entry_blobs WHERE entry IN (SELECT sequence FROM entries WHERE cache = ?)",
+        "DELETE FROM uses WHERE entry IN (SELECT sequence FROM entries WHERE cache = ?)",
         "DELETE FROM entries WHERE cache = ?",
+        "DELETE FROM upload_chunks WHERE upload IN (SELECT session FROM uploads WHERE cache = ?)",
+        "DELETE FROM uploads WHERE cache = ?",
+        "DELETE FROM evictions WHERE cache = ?",
         "DELETE FROM pins WHERE session IN (SELECT id FROM sessions WHERE cache = ?)",
         "DELETE FROM sessions WHERE cache = ?",
         "DELETE FROM caches WHERE id = ?",

@@ -9,11 +9,12 @@ use firn_chunks::{ChunkId, EncoderId, FrameRecord};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 /// A chunk that may be relied on.
-const VALID: i64 = 1;
+pub(crate) const VALID: i64 = 1;
 
 /// Where a chunk's frame lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Located {
+    pub(crate) id: ChunkId,
     pub(crate) pack: i64,
     pub(crate) offset: u64,
     pub(crate) frame_length: u32,
@@ -46,6 +47,14 @@ pub(crate) fn condemnations(connection: &Connection) -> Result<i64, StoreError> 
         .query_row([], |row| row.get(0))?)
 }
 
+/// See [`condemnations`].
+pub(crate) fn condemn(connection: &Connection) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE meta SET value = value + 1 WHERE name = 'condemnations'")?
+        .execute([])?;
+    Ok(())
+}
+
 fn length(row: &Row<'_>, column: usize) -> rusqlite::Result<u32> {
     row.get(column)
 }
@@ -63,6 +72,7 @@ pub(crate) fn locate_one(
         )?
         .query_row(params![domain.0, id.0], |row| {
             Ok(Located {
+                id,
                 pack: row.get(0)?,
                 offset: unsigned(row, 1)?,
                 frame_length: length(row, 2)?,
@@ -135,7 +145,11 @@ pub(crate) fn insert(connection: &Connection, appended: &Appended) -> Result<(),
     let (Some(first), Some(last)) = (appended.frames.first(), appended.frames.last()) else {
         return Ok(());
     };
+    let healing = super::damage::any(connection)?;
     for placed in &appended.frames {
+        if healing {
+            super::damage::heal(connection, appended.domain, placed)?;
+        }
         insert_one(connection, appended.domain, appended.pack, placed)?;
     }
     let sum = |length: fn(&Placed) -> u32| -> i64 {
@@ -166,7 +180,7 @@ pub(crate) fn insert(connection: &Connection, appended: &Appended) -> Result<(),
     Ok(())
 }
 
-/// A condemned chunk that is sent again gets its new place; the old bytes are the collector's.
+/// A condemned or damaged chunk that is sent again gets its new place; the old bytes are the collector's.
 pub(crate) fn insert_one(
     connection: &Connection,
     domain: DomainId,
@@ -210,20 +224,23 @@ pub(crate) fn of_pack(
         "SELECT \"offset\", id, raw_length, frame_length, encoder, flags, checksum FROM chunks
          WHERE pack = ? AND \"offset\" >= ? AND \"offset\" < ? ORDER BY \"offset\"",
     )?;
-    let rows = statement.query_map(params![pack, first, last], |row| {
-        Ok(Placed {
-            offset: unsigned(row, 0)?,
-            record: FrameRecord {
-                id: ChunkId(super::bytes32(row, 1)?),
-                raw_length: length(row, 2)?,
-                frame_length: length(row, 3)?,
-                encoder: EncoderId(row.get(4)?),
-                flags: row.get(5)?,
-                checksum: row.get::<_, i64>(6)? as u64,
-            },
-        })
-    })?;
+    let rows = statement.query_map(params![pack, first, last], placed)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// A row of offset, id, lengths, encoder, flags and checksum.
+pub(crate) fn placed(row: &Row<'_>) -> rusqlite::Result<Placed> {
+    Ok(Placed {
+        offset: unsigned(row, 0)?,
+        record: FrameRecord {
+            id: ChunkId(super::bytes32(row, 1)?),
+            raw_length: length(row, 2)?,
+            frame_length: length(row, 3)?,
+            encoder: EncoderId(row.get(4)?),
+            flags: row.get(5)?,
+            checksum: row.get::<_, i64>(6)? as u64,
+        },
+    })
 }
 
 /// Makes a pack's row; its file comes after.
@@ -278,6 +295,44 @@ pub(crate) fn pack(connection: &Connection, id: i64) -> Result<Option<PackRow>, 
     Ok(connection
         .prepare_cached(&format!("{PACK_COLUMNS} WHERE packs.id = ?"))?
         .query_row([id], pack_row)
+        .optional()?)
+}
+
+/// All packs in which a valid chunk lies, and those that are open.
+pub(crate) fn packs_in_use(connection: &Connection) -> Result<Vec<PackRow>, StoreError> {
+    let mut statement = connection.prepare(&format!(
+        "{PACK_COLUMNS} WHERE packs.sealed_length = 0
+             OR EXISTS (SELECT 1 FROM chunks WHERE pack = packs.id AND state = 1)"
+    ))?;
+    let rows = statement.query_map([], pack_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The row of a pack by name.
+pub(crate) fn pack_by_name(connection: &Connection, name: &str) -> Result<Option<i64>, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT id FROM packs WHERE name = ?")?
+        .query_row([name], |row| row.get(0))
+        .optional()?)
+}
+
+/// The domain of a pack.
+pub(crate) fn pack_domain(connection: &Connection, id: i64) -> Result<DomainId, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT domain FROM packs WHERE id = ?")?
+        .query_row([id], |row| row.get(0).map(DomainId))?)
+}
+
+/// The first pack in use after one.
+pub(crate) fn pack_after(
+    connection: &Connection,
+    after: i64,
+) -> Result<Option<PackRow>, StoreError> {
+    Ok(connection
+        .prepare_cached(&format!(
+            "{PACK_COLUMNS} WHERE packs.id > ? AND state = 1 ORDER BY packs.id LIMIT 1"
+        ))?
+        .query_row([after], pack_row)
         .optional()?)
 }
 

@@ -1,5 +1,6 @@
 //! Entries and their publication: the one point of visibility (rule 3).
 
+use super::damage::servable;
 use super::log::{self, Event};
 use super::{caches, millis, now_ms, sessions};
 use crate::StoreError;
@@ -18,15 +19,20 @@ macro_rules! columns {
     };
 }
 
-fn entry(row: &Row<'_>, kind: EntryKind) -> rusqlite::Result<Entry> {
-    let blobs = match row.get_ref(4)?.as_str_or_null() {
+/// Ids joined by commas.
+pub(crate) fn blob_ids(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<BlobId>> {
+    Ok(match row.get_ref(column)?.as_str_or_null() {
         Ok(Some(text)) => text
             .split(',')
             .filter_map(|id| id.parse().ok())
             .map(BlobId)
             .collect(),
         _ => Vec::new(),
-    };
+    })
+}
+
+fn entry(row: &Row<'_>, kind: EntryKind) -> rusqlite::Result<Entry> {
+    let blobs = blob_ids(row, 4)?;
     Ok(Entry {
         sequence: super::unsigned(row, 0)?,
         kind,
@@ -47,7 +53,8 @@ pub(crate) fn get(
     Ok(connection
         .prepare_cached(concat!(
             columns!(),
-            "WHERE cache = ? AND kind = ? AND key = ?"
+            "WHERE cache = ? AND kind = ? AND key = ? AND",
+            servable!()
         ))?
         .query_row(params![cache.0, kind as u16, key], |row| entry(row, kind))
         .optional()?)
@@ -65,15 +72,58 @@ fn sequence(
         .optional()?)
 }
 
-/// Which of many keys exist.
+/// Whether there is an entry, servable or not.
+pub(crate) fn exists(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    key: &str,
+) -> Result<bool, StoreError> {
+    sequence(connection, cache, kind, key).map(|found| found.is_some())
+}
+
+/// The blobs of an entry, in order.
+pub(crate) fn blobs_of(connection: &Connection, sequence: i64) -> Result<Vec<BlobId>, StoreError> {
+    let mut statement = connection
+        .prepare_cached("SELECT blob FROM entry_blobs WHERE entry = ? ORDER BY position")?;
+    let rows = statement.query_map([sequence], |row| row.get(0).map(BlobId))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Whether an entry's blobs can be served: one whose cannot is as good as not there.
+fn is_servable(connection: &Connection, sequence: i64) -> Result<bool, StoreError> {
+    Ok(connection
+        .prepare_cached(concat!(
+            "SELECT 1 FROM entries WHERE sequence = ? AND",
+            servable!()
+        ))?
+        .exists([sequence])?)
+}
+
+/// As [`sequence`], of entries that can be served.
+fn servable_sequence(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    key: &str,
+) -> Result<Option<i64>, StoreError> {
+    match sequence(connection, cache, kind, key)? {
+        Some(found) if is_servable(connection, found)? => Ok(Some(found)),
+        _ => Ok(None),
+    }
+}
+
+/// Which of many keys exist and can be served.
 pub(crate) fn present(
     connection: &Connection,
     cache: CacheId,
     kind: EntryKind,
-    keys: &[&str],
+    keys: &[impl AsRef<str>],
 ) -> Result<Vec<bool>, StoreError> {
     keys.iter()
-        .map(|key| sequence(connection, cache, kind, key).map(|found| found.is_some()))
+        .map(|key| {
+            servable_sequence(connection, cache, kind, key.as_ref()).map(|found| found.is_some())
+        })
         .collect()
 }
 
@@ -92,7 +142,9 @@ pub(crate) fn list(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(concat!(
         columns!(),
-        "WHERE cache = ?1 AND kind = ?2 AND key >= ?3 AND key < ?4 AND key > ?5 ORDER BY key LIMIT ?6"
+        "WHERE cache = ?1 AND kind = ?2 AND key >= ?3 AND key < ?4 AND key > ?5 AND",
+        servable!(),
+        "ORDER BY key LIMIT ?6"
     ))?;
     // The empty key sorts first, and no entry has it.
     let start = after.unwrap_or("");
@@ -101,6 +153,48 @@ pub(crate) fn list(
         |row| entry(row, kind),
     )?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// One entry by its sequence.
+pub(crate) fn of_sequence(
+    connection: &Connection,
+    cache: CacheId,
+    sequence: i64,
+    kind: EntryKind,
+) -> Result<Option<Entry>, StoreError> {
+    Ok(connection
+        .prepare_cached(concat!(
+            columns!(),
+            "WHERE sequence = ? AND cache = ? AND kind = ?"
+        ))?
+        .query_row(params![sequence, cache.0, kind as u16], |row| {
+            entry(row, kind)
+        })
+        .optional()?)
+}
+
+/// What was published in a cache after `sequence`, in order, each of one of `kinds`.
+pub(crate) fn since(
+    connection: &Connection,
+    cache: CacheId,
+    sequence: i64,
+    kinds: &[EntryKind],
+) -> Result<Vec<Entry>, StoreError> {
+    // The signs keep SQLite to the range of sequences, which is short; the index over caches is not.
+    let mut statement = connection.prepare_cached(concat!(
+        columns!(),
+        "WHERE sequence > ?1 AND +cache = ?2 AND +kind = ?3 ORDER BY sequence"
+    ))?;
+    let mut found = Vec::new();
+    for kind in kinds {
+        let rows = statement.query_map(params![sequence, cache.0, *kind as u16], |row| {
+            entry(row, *kind)
+        })?;
+        for row in rows {
+            found.push(row?);
+        }
+    }
+    Ok(found)
 }
 
 /// Makes a publication visible, in the caller's transaction.
@@ -124,7 +218,7 @@ pub(crate) fn publish(
         .collect::<Result<Vec<_>, _>>()?;
     // Rule 4: looked up after all are in, so that those of the same publication count.
     for (kind, key) in publication.entries.iter().flat_map(|new| &new.requires) {
-        if sequence(connection, cache.id, *kind, key)?.is_none() {
+        if servable_sequence(connection, cache.id, *kind, key)?.is_none() {
             return Err(StoreError::MissingEntry(key.clone()));
         }
     }
@@ -137,8 +231,16 @@ fn put(
     new: &NewEntry,
 ) -> Result<PublishedEntry, StoreError> {
     let existing = sequence(connection, cache.id, new.kind, &new.key)?;
-    match (existing, new.if_exists) {
-        (Some(_), IfExists::Keep) => return Ok(PublishedEntry::Kept),
+    // One that cannot be served is nobody's to keep: what is published now can be.
+    let if_exists = match existing {
+        Some(existing) if !is_servable(connection, existing)? => IfExists::Replace,
+        _ => new.if_exists,
+    };
+    match (existing, if_exists) {
+        (Some(existing), IfExists::Keep) => {
+            keep(connection, existing, new.lease)?;
+            return Ok(PublishedEntry::Kept);
+        }
         (Some(_), IfExists::Refuse) => return Err(StoreError::Conflict(new.key.clone())),
         (Some(_), IfExists::Replace) => {
             remove(connection, &cache.name, cache.id, new.kind, &new.key, false)?;
@@ -180,8 +282,20 @@ fn put(
     })
 }
 
+/// Rule 5: who is told that the entry was kept may rely on it as on its own.
+fn keep(connection: &Connection, sequence: i64, lease: Option<Duration>) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(concat!(
+            "UPDATE entries SET lease_until_ms = max(lease_until_ms, ",
+            now_ms!(),
+            " + ?2) WHERE sequence = ?1 AND lease_until_ms IS NOT NULL"
+        ))?
+        .execute(params![sequence, lease.map(millis)])?;
+    Ok(())
+}
+
 /// Takes an entry away; with a tombstone unless another takes its place.
-fn remove(
+pub(crate) fn remove(
     connection: &Connection,
     cache_name: &str,
     cache: CacheId,
@@ -189,19 +303,32 @@ fn remove(
     key: &str,
     tombstone: bool,
 ) -> Result<(), StoreError> {
-    let Some(sequence) = sequence(connection, cache, kind, key)? else {
-        return Ok(());
-    };
-    connection
-        .prepare_cached("DELETE FROM entry_blobs WHERE entry = ?")?
-        .execute([sequence])?;
-    connection
-        .prepare_cached("DELETE FROM entries WHERE sequence = ?")?
-        .execute([sequence])?;
+    match sequence(connection, cache, kind, key)? {
+        Some(row) => remove_row(connection, cache_name, kind as u16, key, row, tombstone),
+        None => Ok(()),
+    }
+}
+
+/// As [`remove`], the row being known.
+pub(crate) fn remove_row(
+    connection: &Connection,
+    cache_name: &str,
+    kind: u16,
+    key: &str,
+    sequence: i64,
+    tombstone: bool,
+) -> Result<(), StoreError> {
+    for statement in [
+        "DELETE FROM entry_blobs WHERE entry = ?",
+        "DELETE FROM uses WHERE entry = ?",
+        "DELETE FROM entries WHERE sequence = ?",
+    ] {
+        connection.prepare_cached(statement)?.execute([sequence])?;
+    }
     if tombstone {
         let event = Event::EntryDeleted {
             cache: cache_name.to_owned(),
-            kind: kind as u16,
+            kind,
             key: key.to_owned(),
         };
         log::append(connection, &event)?;
@@ -209,7 +336,7 @@ fn remove(
     Ok(())
 }
 
-/// Whether the leases behind these entries end within `within`; see [`renew`].
+/// Whether leases of these entries, or behind them, end within `within`; see [`renew`].
 pub(crate) fn lease_ends_soon(
     connection: &Connection,
     cache: CacheId,
@@ -218,8 +345,10 @@ pub(crate) fn lease_ends_soon(
     within: Duration,
 ) -> Result<bool, StoreError> {
     let mut statement = connection.prepare_cached(concat!(
-        "SELECT 1 FROM entries JOIN entry_blobs ON entry = sequence JOIN blobs ON blobs.id = blob
-         WHERE cache = ? AND kind = ? AND key = ? AND blobs.lease_until_ms < ",
+        "SELECT 1 FROM entries LEFT JOIN entry_blobs ON entry = sequence LEFT JOIN blobs ON blobs.id = blob
+         WHERE cache = ? AND kind = ? AND key = ?
+             AND min(coalesce(blobs.lease_until_ms, entries.lease_until_ms),
+                 coalesce(entries.lease_until_ms, blobs.lease_until_ms)) < ",
         now_ms!(),
         " + ?"
     ))?;
@@ -270,6 +399,7 @@ pub(crate) fn usage(connection: &Connection, cache: CacheId) -> Result<CacheUsag
     Ok(CacheUsage {
         narinfos: count(EntryKind::Narinfo)?,
         manifests: count(EntryKind::Manifest)?,
+        roots: count(EntryKind::Root)?,
         stored_bytes: connection.query_row(
             "SELECT coalesce(sum(zstd_length), 0) FROM blobs WHERE id IN
                  (SELECT blob FROM entries JOIN entry_blobs ON entry = sequence WHERE cache = ?)",

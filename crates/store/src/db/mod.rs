@@ -3,11 +3,16 @@
 pub(crate) mod blobs;
 pub(crate) mod caches;
 pub(crate) mod chunks;
+pub(crate) mod collection;
+pub(crate) mod damage;
 pub(crate) mod entries;
 pub(crate) mod log;
 pub(crate) mod readers;
+pub(crate) mod remade;
+pub(crate) mod retention;
 pub(crate) mod schema;
 pub(crate) mod sessions;
+pub(crate) mod uploads;
 pub(crate) mod writer;
 
 pub(crate) use writer::{Durability, lock};

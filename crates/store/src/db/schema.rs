@@ -4,7 +4,16 @@ use crate::StoreError;
 use rusqlite::Connection;
 
 /// Migration `n` brings a database of `user_version` n to n + 1.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
+];
+
+/// The version that this program knows.
+pub(crate) const KNOWN: u32 = MIGRATIONS.len() as u32;
 
 /// Brings a database to this program's version.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 //! own, so that one caller's failure does not undo another's work and one sync serves all.
 
 use crate::StoreError;
+use crate::failpoint::{Point, reach};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rusqlite::Connection;
 use std::io;
@@ -143,7 +144,7 @@ fn run_group(connection: &Connection, group: Vec<Job>, failure: Option<rusqlite:
         failure = error;
     }
     if failure.is_none() {
-        failure = connection.execute_batch("COMMIT").err().map(Into::into);
+        failure = commit(connection).err();
     }
     if failure.is_some() && !connection.is_autocommit() {
         // It failed already; a rollback that fails too leaves the next BEGIN to say so.
@@ -152,6 +153,12 @@ fn run_group(connection: &Connection, group: Vec<Job>, failure: Option<rusqlite:
     for answer in answers {
         answer(failure.as_ref().map(StoreError::duplicate));
     }
+}
+
+fn commit(connection: &Connection) -> Result<(), StoreError> {
+    reach(Point::TransactionFilled)?;
+    connection.execute_batch("COMMIT")?;
+    reach(Point::TransactionCommitted)
 }
 
 /// Runs one operation in a savepoint. An error means that the whole transaction is lost.

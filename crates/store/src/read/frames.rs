@@ -1,11 +1,14 @@
 //! Frames read from packs, each checked before anyone sees it (rule 9).
 
 use crate::StoreError;
+use crate::db::collection::packs;
 use crate::db::{Database, chunks};
 use crate::files::{Folder, ReadFile};
+use crate::quarantine::Suspects;
 use firn_chunks::frame;
 use quick_cache::sync::Cache;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Packs held open for reading.
 const FILES_MAX: usize = 256;
@@ -24,37 +27,77 @@ pub(crate) struct FrameSource {
     db: Arc<Database>,
     folder: Arc<Folder>,
     files: Cache<i64, Arc<ReadFile>>,
+    pub(crate) suspects: Suspects,
+    /// Packs that were deleted, so that one who opened a pack before notices that it must not stay open.
+    deleted: AtomicU64,
 }
 
 impl FrameSource {
-    pub(crate) fn new(db: Arc<Database>, folder: Arc<Folder>) -> Self {
+    pub(crate) fn new(db: Arc<Database>, folder: Arc<Folder>, suspects: Suspects) -> Self {
         Self {
             db,
             folder,
             files: Cache::new(FILES_MAX),
+            suspects,
+            deleted: AtomicU64::new(0),
         }
     }
 
-    /// The file of a pack.
+    /// The file of a pack. One that is open stays readable whatever becomes of its name.
+    ///
+    /// # Errors
+    /// [`StoreError::Collected`] if a collector took it.
     pub(crate) fn pack(&self, id: i64) -> Result<Arc<ReadFile>, StoreError> {
         if let Some(file) = self.files.get(&id) {
             return Ok(file);
         }
+        let before = self.deleted.load(Ordering::SeqCst);
         let row = self
             .db
             .read(|connection| chunks::pack(connection, id))?
-            .ok_or_else(|| StoreError::Damaged(format!("pack {id} is not known")))?;
-        let file = self
-            .folder
-            .open_read(&row.key())?
-            .ok_or_else(|| StoreError::Damaged(format!("pack {} is not here", row.key())))?;
+            .ok_or(StoreError::Collected(id))?;
+        let Some(file) = self.folder.open_read(&row.key())? else {
+            // Its file goes before its row (rule 7).
+            return match self
+                .db
+                .read(|connection| packs::is_deleted(connection, id))?
+            {
+                true => Err(StoreError::Collected(id)),
+                false => Err(StoreError::Damaged(format!(
+                    "pack {} is not here",
+                    row.key()
+                ))),
+            };
+        };
         let file = Arc::new(file);
         self.files.insert(id, file.clone());
+        if self.deleted.load(Ordering::SeqCst) != before {
+            self.files.remove(&id);
+        }
         Ok(file)
     }
 
-    /// Reads frames back to back into `buffer` (its former content goes), neighbours in one piece.
+    /// Lets go of a pack whose file was deleted: as long as it is open the disk has its bytes.
+    pub(crate) fn forget(&self, id: i64) {
+        self.deleted.fetch_add(1, Ordering::SeqCst);
+        self.files.remove(&id);
+    }
+
+    /// As [`FrameSource::read_quietly`]; what is damaged goes to quarantine.
     pub(crate) fn read(&self, extents: &[Extent], buffer: &mut Vec<u8>) -> Result<(), StoreError> {
+        let read = self.read_quietly(extents, buffer);
+        if read.is_err() {
+            self.suspects.tell_all(extents);
+        }
+        read
+    }
+
+    /// Reads frames back to back into `buffer` (its former content goes), neighbours in one piece.
+    pub(crate) fn read_quietly(
+        &self,
+        extents: &[Extent],
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
         let total = extents.iter().map(|extent| extent.length as usize).sum();
         // Only what is longer than ever before is filled with zeros.
         if buffer.len() < total {

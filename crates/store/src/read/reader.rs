@@ -3,6 +3,7 @@
 use super::frames::{check, read_runs};
 use super::{Extent, GzipMaker, Layout, Layouts, PlacedFrame};
 use crate::files::ReadFile;
+use crate::quarantine::{Suspects, is_damage};
 use crate::types::{Representation, WouldBlock};
 use crate::{StoreError, codec};
 use bytes::{Bytes, BytesMut};
@@ -186,6 +187,7 @@ struct FrameReader {
     /// The frames of the block read last.
     block: Range<usize>,
     extents: Vec<Extent>,
+    suspects: Suspects,
     /// The last blocks: when a reader has let go of one, the next is read into the same memory.
     spares: Vec<Bytes>,
 }
@@ -200,7 +202,12 @@ impl FrameReader {
         let mut files: Vec<(i64, Arc<ReadFile>)> = Vec::new();
         for frame in layout.frames.get(frames.clone()).unwrap_or_default() {
             if let Err(at) = files.binary_search_by_key(&frame.pack, |(pack, _)| *pack) {
-                files.insert(at, (frame.pack, layouts.source.pack(frame.pack)?));
+                let file = layouts.source.pack(frame.pack).inspect_err(|error| {
+                    if is_damage(error) {
+                        layouts.source.suspects.tell(frame.pack, frame.offset);
+                    }
+                })?;
+                files.insert(at, (frame.pack, file));
             }
         }
         Ok(Self {
@@ -209,12 +216,21 @@ impl FrameReader {
             block: 0..0,
             frames,
             extents: Vec::new(),
+            suspects: layouts.source.suspects.clone(),
             spares: Vec::new(),
         })
     }
 
     /// The next block of stored frames. With `unpacking`, what they hold is bounded too.
     fn next(&mut self, wait: bool, unpacking: bool) -> Result<Step, StoreError> {
+        let step = self.try_next(wait, unpacking);
+        if step.as_ref().is_err_and(is_damage) {
+            self.suspects.tell_all(&self.extents);
+        }
+        step
+    }
+
+    fn try_next(&mut self, wait: bool, unpacking: bool) -> Result<Step, StoreError> {
         let block = self.plan(unpacking);
         if block.is_empty() {
             return Ok(Step::End);

@@ -7,6 +7,7 @@
 
 mod backend;
 mod cache;
+mod check;
 mod clock;
 mod folder;
 mod gc;
@@ -19,14 +20,15 @@ mod s3;
 mod union;
 
 pub use backend::{Backend, PackFile, StoredPack};
+pub use check::ExplainShared;
 pub use folder::FolderBackend;
-pub use gc::{Expire, ExpiredEntry, GcOptions, GcPlan, GcReport};
+pub use gc::{Expire, ExpirePaths, ExpiredEntry, GcOptions, GcPlan, GcReport, PathsOfKey};
 pub use run::{Run, RunReport};
 pub use s3::S3Backend;
 
-use crate::{EntryKind, StoreError};
+use crate::{CheckReport, EntryKind, StoreError};
 use cache::FrameCache;
-use firn_chunks::{ChunkId, ListId, pack::Placed, segment::BlobRecord};
+use firn_chunks::{ChunkId, Decoder, ListId, VerifiedFrame, pack::Placed, segment::BlobRecord};
 use firn_formats::nix::{PublicKey, SecretKey};
 use index::Index;
 use read::UnderWay;
@@ -152,11 +154,6 @@ impl SharedStore {
         &self.inner.backend
     }
 
-    /// Whether segments without a trusted key's signature are ignored.
-    pub fn wants_signatures(&self) -> bool {
-        !self.inner.trusted.is_empty()
-    }
-
     /// Bytes of packs that were asked of the place, by this opening of the store; what the local cache had is not
     /// among them.
     pub fn bytes_fetched(&self) -> u64 {
@@ -201,6 +198,26 @@ impl SharedStore {
             .mended(|inner| inner.index.entries_present(cache, kind, keys))
     }
 
+    /// Which store paths need not be pushed, by their hash parts, in order. One that a collector has marked is here, and
+    /// may go: who counts on it pushes it again.
+    pub fn paths_kept(&self, cache: &str, hashes: &[&str]) -> Result<Vec<bool>, StoreError> {
+        let marks: Vec<String> = hashes
+            .iter()
+            .map(|hash| gc::mark_key(cache, hash))
+            .collect();
+        let marks: Vec<&str> = marks.iter().map(String::as_str).collect();
+        self.inner.mended(|inner| {
+            let present = inner
+                .index
+                .entries_present(cache, EntryKind::Narinfo, hashes)?;
+            let marked = inner
+                .index
+                .entries_present(gc::MARKS, EntryKind::PathMark, &marks)?;
+            let kept = present.into_iter().zip(marked);
+            Ok(kept.map(|(present, marked)| present && !marked).collect())
+        })
+    }
+
     /// What is known of a blob.
     pub fn blob(&self, list: &ListId) -> Result<Option<BlobRecord>, StoreError> {
         self.inner.mended(|inner| inner.index.blob(list))
@@ -227,6 +244,31 @@ impl SharedStore {
         go_on: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), StoreError> {
         self.inner.prefetch(ids, go_on)
+    }
+
+    /// Checks what the segments say against what the place has; with `data`, every byte. `told` hears of bytes that
+    /// were read. Changes nothing.
+    pub fn check(
+        &self,
+        data: bool,
+        explain: ExplainShared<'_>,
+        told: &mut dyn FnMut(u64),
+    ) -> Result<CheckReport, StoreError> {
+        check::check(&self.inner, data, explain, told)
+    }
+
+    /// A chunk's frame, verified, from the first place that has it whole.
+    pub fn frame(&self, id: &ChunkId) -> Result<Option<VerifiedFrame>, StoreError> {
+        for place in self.inner.index.places(id)? {
+            let bytes = self.inner.backend.read(&place.pack, read::range_of(&place));
+            let mut raw = Vec::new();
+            if let Ok(bytes) = bytes
+                && let Ok(frame) = Decoder::new().verify(*id, bytes.into(), &mut raw)
+            {
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
     }
 
     /// Looks at what can go, and takes in what is new for it. Deletes and publishes nothing; asks the place for its

@@ -41,7 +41,7 @@ fn pusher_to_be_killed() {
     });
 }
 
-fn content(seed: u64) -> Vec<u8> {
+pub(crate) fn content(seed: u64) -> Vec<u8> {
     // Neighbours share their first half.
     [mixed(seed / 2, 200_000), mixed(seed + 7_000_000, 100_000)].concat()
 }

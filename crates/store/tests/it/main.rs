@@ -2,14 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
+mod check;
+mod collection;
 mod concurrency;
 mod crash;
 mod damage;
 mod disk_full;
 mod entries;
+mod failpoints;
 mod ingest;
+mod quarantine;
 mod ranges;
 mod rebuild;
 mod sessions;
 mod shared;
 mod support;
+mod uploads;
+mod versions;

@@ -3,6 +3,7 @@
 use crate::support::{Fixture, entry, files, mixed, options, packs, publication, read_all};
 use firn_store::{
     BlobInfo, Entry, EntryKind, Options, Publication, RebuildReport, Representation, Store,
+    StoreError,
 };
 use std::path::Path;
 
@@ -11,6 +12,24 @@ fn lose_database(dir: &Path) {
         let _ = std::fs::remove_file(dir.join(name));
     }
     assert!(!dir.join("firn.db").exists());
+}
+
+#[test]
+fn a_store_that_lost_its_database_does_not_begin_anew() {
+    let fixture = Fixture::new();
+    let blob = fixture.ingest(&mixed(1, 200_000)).unwrap();
+    fixture.publish("key", &[blob.id]);
+    fixture.store.close().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    copy_store(fixture.dir.path(), dir.path());
+    lose_database(dir.path());
+    for _ in 0..2 {
+        let refused = Store::open(options(dir.path())).err().unwrap();
+        assert!(matches!(refused, StoreError::DatabaseMissing(_)));
+    }
+    let (report, store) = rebuild(&options(dir.path()));
+    assert_eq!((report.entries, report.entries_dropped), (1, 0));
+    assert!(get(&store, "main", "key").is_some());
 }
 
 fn rebuild(options: &Options) -> (RebuildReport, Store) {

@@ -12,10 +12,13 @@
 
 pub mod agent;
 pub mod closure;
+pub mod conformance;
+pub mod containerd;
 pub mod docker;
 pub mod ghcr;
 pub mod machine;
 pub mod nix;
+pub mod oci_tools;
 pub mod podman;
 pub mod program;
 pub mod proxy;

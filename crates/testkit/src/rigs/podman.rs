@@ -45,6 +45,16 @@ impl Podman {
         run(command.arg(image))
     }
 
+    /// Pushes an image that it has under another name, likewise.
+    pub fn push(&self, image: &str, name: &str, credentials: Option<&str>) -> Outcome {
+        let mut command = self.command();
+        command.args(["push", "--quiet", "--tls-verify=false"]);
+        if let Some(credentials) = credentials {
+            command.args(["--creds", credentials]);
+        }
+        run(command.args([image, &format!("docker://{name}")]))
+    }
+
     /// Runs a container without a network. The limits are set low because raising them needs a
     /// right that containers of CI lack.
     pub fn run(&self, image: &str, arguments: &[&str]) -> Outcome {

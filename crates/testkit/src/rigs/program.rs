@@ -35,6 +35,13 @@ pub fn find(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("`{name}` is not installed: run `make setup`"))
 }
 
+/// The path of a program that `make setup` compiled.
+pub fn tool(name: &str) -> PathBuf {
+    let path = cache_dir().join("tools/bin").join(name);
+    assert!(path.is_file(), "{name} is not installed: run `make setup`");
+    path
+}
+
 /// Mounts, chroots and daemons need root; so does the test that calls this.
 pub fn need_root() {
     assert!(
@@ -45,9 +52,14 @@ pub fn need_root() {
 
 /// `program` of this machine, ended after five minutes, in the C locale.
 pub fn command(program: &str) -> Command {
+    limited(&find(program))
+}
+
+/// A program by its path, likewise.
+pub fn limited(program: &Path) -> Command {
     let mut command = Command::new(find("timeout"));
     command.args(["--kill-after=5", SECONDS_MAX]);
-    command.arg(find(program)).env("LC_ALL", "C");
+    command.arg(program).env("LC_ALL", "C");
     command
 }
 

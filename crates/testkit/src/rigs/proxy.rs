@@ -18,6 +18,19 @@ impl Proxy {
         server: &str,
         alter: impl Fn(&str, Vec<u8>) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
+        Self::start(server, None, alter)
+    }
+
+    /// Answers what begins with `prefix` as a server that does not know it, and changes nothing else.
+    pub fn without(server: &str, prefix: &'static str) -> Self {
+        Self::start(server, Some(prefix), |_, body| body)
+    }
+
+    fn start(
+        server: &str,
+        unknown: Option<&'static str>,
+        alter: impl Fn(&str, Vec<u8>) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("cannot listen");
         let address = listener.local_addr().expect("it listens").to_string();
         let server = server.to_owned();
@@ -26,10 +39,15 @@ impl Proxy {
             for client in listener.incoming().map_while(Result::ok) {
                 let (server, alter) = (server.clone(), Arc::clone(&alter));
                 // A client that went away is no fault of the test.
-                std::thread::spawn(move || forward(client, &server, &*alter).ok());
+                std::thread::spawn(move || forward(client, &server, unknown, &*alter).ok());
             }
         });
         Self { address }
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// `http://127.0.0.1:PORT/CACHE`.
@@ -39,9 +57,24 @@ impl Proxy {
 }
 
 /// One request without a body, one answer, and the connection is closed.
-fn forward(mut client: TcpStream, server: &str, alter: &Alter) -> std::io::Result<()> {
+fn forward(
+    mut client: TcpStream,
+    server: &str,
+    unknown: Option<&str>,
+    alter: &Alter,
+) -> std::io::Result<()> {
     let mut request = BufReader::new(client.try_clone()?);
     let head = read_head(&mut request)?;
+    let first = |head: &[String]| head.first().cloned().unwrap_or_default();
+    let path = first(&head)
+        .split(' ')
+        .nth(1)
+        .unwrap_or_default()
+        .to_owned();
+    if unknown.is_some_and(|prefix| path.starts_with(prefix)) {
+        let nothing = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        return client.write_all(nothing.as_bytes());
+    }
     let mut upstream = TcpStream::connect(server)?;
     for line in head.iter().filter(|line| !is_header(line, "connection")) {
         write!(upstream, "{line}\r\n")?;
@@ -50,7 +83,6 @@ fn forward(mut client: TcpStream, server: &str, alter: &Alter) -> std::io::Resul
 
     let mut answer = BufReader::new(upstream);
     let answer_head = read_head(&mut answer)?;
-    let first = |head: &[String]| head.first().cloned().unwrap_or_default();
     let chunked = answer_head
         .iter()
         .any(|line| is_header(line, "transfer-encoding"));
@@ -60,11 +92,6 @@ fn forward(mut client: TcpStream, server: &str, alter: &Alter) -> std::io::Resul
     if is_get {
         answer.read_to_end(&mut body)?;
     }
-    let path = first(&head)
-        .split(' ')
-        .nth(1)
-        .unwrap_or_default()
-        .to_owned();
     if is_get && first(&answer_head).contains(" 200") {
         body = alter(&path, body);
     }

@@ -31,11 +31,7 @@ impl S3 {
         let address = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .expect("a free port");
-        let binary = program::cache_dir().join("tools/bin/s3s-fs");
-        assert!(
-            binary.is_file(),
-            "s3s-fs is not installed: run `make setup`"
-        );
+        let binary = program::tool("s3s-fs");
         let log = folder.path().join("log");
         let mut process = program::daemon(binary)
             .args(["--host", "127.0.0.1", "--port", &address.port().to_string()])

@@ -14,6 +14,8 @@ const START_SECONDS_MAX: u64 = 60;
 /// `firn serve` on a port of loopback that the kernel chose.
 pub struct Server {
     binary: PathBuf,
+    /// Its configuration file, as JSON, and the filter of its log.
+    settings: (String, &'static str),
     data: PathBuf,
     _folder: TempDir,
     child: Child,
@@ -23,10 +25,17 @@ pub struct Server {
 impl Server {
     /// Starts with an empty data folder. `binary` is `env!("CARGO_BIN_EXE_firn")`.
     pub fn start(binary: &str) -> Self {
+        Self::start_with(binary, "{}", "info")
+    }
+
+    /// Starts with a configuration file of this content, logging what `filter` lets through.
+    pub fn start_with(binary: &str, config: &str, filter: &'static str) -> Self {
         let folder = tempfile::tempdir().expect("cannot make a temporary folder");
         let data = folder.path().join("data");
-        let (child, address) = spawn(Path::new(binary), &data, "127.0.0.1:0");
+        let settings = (config.to_owned(), filter);
+        let (child, address) = spawn(Path::new(binary), &data, "127.0.0.1:0", &settings);
         Self {
+            settings,
             binary: binary.into(),
             data,
             _folder: folder,
@@ -38,6 +47,11 @@ impl Server {
     /// Its data folder.
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.with_extension("log")).expect("cannot read the log")
     }
 
     /// `127.0.0.1:PORT`, which is also the name of the registry.
@@ -93,6 +107,20 @@ impl Server {
         .ok()
     }
 
+    /// The most memory it ever had, in bytes.
+    pub fn memory_peak(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("the server runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.expect("a peak") * 1024
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default()
+    }
+
     /// Ends the process with SIGKILL, as a crash does.
     pub fn crash(&mut self) {
         self.child.kill().expect("cannot kill the server");
@@ -112,7 +140,7 @@ impl Server {
 
     /// Starts again on the same data and at the same address.
     pub fn restart(&mut self) {
-        (self.child, self.address) = spawn(&self.binary, &self.data, &self.address);
+        (self.child, self.address) = spawn(&self.binary, &self.data, &self.address, &self.settings);
     }
 }
 
@@ -124,7 +152,14 @@ impl Drop for Server {
 }
 
 /// Starts `firn serve` and waits for the address that it prints.
-fn spawn(binary: &Path, data: &Path, listen: &str) -> (Child, String) {
+fn spawn(
+    binary: &Path,
+    data: &Path,
+    listen: &str,
+    (config, filter): &(String, &'static str),
+) -> (Child, String) {
+    let file = data.with_extension("json");
+    std::fs::write(&file, config).expect("cannot write the server's configuration");
     let log = data.with_extension("log");
     let stderr = File::options()
         .create(true)
@@ -134,6 +169,9 @@ fn spawn(binary: &Path, data: &Path, listen: &str) -> (Child, String) {
     let mut child = program::daemon(binary)
         .args(["serve", "--json", "--listen", listen, "--data"])
         .arg(data)
+        .arg("--config")
+        .arg(file)
+        .env("FIRN_LOG", filter)
         .env_remove("FIRN_SERVER")
         .env_remove("FIRN_TOKEN")
         .stdout(Stdio::piped())

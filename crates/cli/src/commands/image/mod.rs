@@ -3,6 +3,7 @@
 mod build;
 mod history;
 mod inspect;
+mod list;
 mod plan;
 mod push;
 mod replay;
@@ -18,6 +19,8 @@ pub(crate) enum Command {
     Build(build::Args),
     /// Compose an image and push it, to the Firn server or to any registry
     Push(push::Args),
+    /// List the images of a Firn server's cache
+    List(list::Args),
     /// Show an image of a registry, an archive or a layout
     Inspect(inspect::Args),
     /// Show what an algorithm would have pushed over a series of revisions, each planned knowing the past alone
@@ -29,6 +32,7 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
         Command::Plan(args) => plan::run(global, &args),
         Command::Build(args) => build::run(global, &args),
         Command::Push(args) => push::run(global, &args),
+        Command::List(args) => list::run(global, &args),
         Command::Inspect(args) => inspect::run(global, &args),
         Command::Replay(args) => replay::run(global, &args),
     }

@@ -13,7 +13,7 @@ use firn_client::{
     credentials::Credential,
     http::Http,
     image::{
-        CONNECTIONS, ImageReport, RegistryPush, StoreBeside, StoredImage, push_stored,
+        CONNECTIONS, ImageReport, LayerTrust, RegistryPush, StoreBeside, StoredImage, push_stored,
         push_to_firn, read_history, write_history,
     },
     local_store::LocalStore,
@@ -156,14 +156,23 @@ fn push_elsewhere(global: &Global, args: &Args, to: &str, progress: &Bar) -> Out
         true => None,
         false => Some(StoreBeside::open(&repository, &reference, &global.cache)?),
     };
+    let trust = LayerTrust::from_environment()?;
     let push = RegistryPush {
         repository: &repository,
         reference: &reference,
         local: &local,
         image: &image,
         beside: beside.as_ref(),
+        trust: &trust,
     };
     let mut report = push.push(progress)?;
+    if report.layers_not_believed > 0 {
+        eprintln!(
+            "note: no trusted key has signed what the image under this tag says of {} of its layers; they were made \
+             here and compared",
+            report.layers_not_believed
+        );
+    }
     keep_history(args, &repository, &image, &report, progress)?;
     report.bytes_sent = repository.http().bytes_sent() - sent_before;
     Ok(report)

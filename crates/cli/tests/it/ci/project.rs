@@ -130,6 +130,8 @@ pub(crate) struct Job {
 /// What save did, and the job's page.
 pub(crate) struct Saved {
     pub(crate) report: Value,
+    /// Figures of the whole job.
+    pub(crate) summary: Value,
     pub(crate) page: String,
 }
 
@@ -226,9 +228,10 @@ impl Job {
         let firn = env!("CARGO_BIN_EXE_firn");
         let words = ["ci", "save", "--json", "--upstream-key", &self.upstream_key];
         let report = self.machine.step(firn, &[&words, arguments].concat()).ok();
-        self.machine.step(firn, &["ci", "summary"]).ok();
+        let summary = self.machine.step(firn, &["ci", "summary", "--json"]).ok();
         Saved {
             report: serde_json::from_str(&report).unwrap(),
+            summary: serde_json::from_str(&summary).unwrap(),
             page: self.machine.page(),
         }
     }

@@ -10,7 +10,9 @@ mod unpack;
 
 pub use pack::{SavedFolder, save_folder};
 pub use place::{Place, places};
-pub use unpack::{RestoredFolder, restore_folder};
+pub use unpack::{RestoredFolder, Unpacker, restore_folder};
 
+#[cfg(test)]
+mod strangers;
 #[cfg(test)]
 mod tests;

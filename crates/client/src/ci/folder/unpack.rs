@@ -42,10 +42,47 @@ pub fn restore_folder(store: &SharedStore, list: ListId, target: &Path) -> Resul
         .filter(|blob| blob.list.id() == list)
         .ok_or_else(|| unsound("the store does not have it any more"))?;
     let ids: Vec<ChunkId> = blob.list.chunks.iter().map(|chunk| chunk.id).collect();
-    let mut parser = Parser::new();
-    let mut writer = Writer::at(target)?;
+    let mut unpacker = Unpacker::new(target)?;
     let mut failure: Option<CiError> = None;
     let read = store.read_chunks(&ids, &mut |_, bytes| {
+        unpacker.push(bytes).map_err(|error| {
+            failure = Some(error);
+            // Ends the reading; the failure itself is told below.
+            StoreError::Conflict("the folder cannot be written".to_owned())
+        })
+    });
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    read?;
+    unpacker.finish()
+}
+
+/// Writes a tar into a folder as it comes.
+pub struct Unpacker {
+    parser: Parser,
+    writer: Writer,
+}
+
+impl Unpacker {
+    /// Into `target`, which is made; only its parents exist after this.
+    ///
+    /// # Errors
+    /// If they cannot be made.
+    pub fn new(target: &Path) -> Result<Self> {
+        Ok(Self {
+            parser: Parser::new(),
+            writer: Writer::at(target)?,
+        })
+    }
+
+    /// Takes the next bytes. After an error nothing more is to be given.
+    ///
+    /// # Errors
+    /// If the tar is unsound, or something cannot be written.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut failure: Option<CiError> = None;
+        let Self { parser, writer } = self;
         let parsed = parser.push(bytes, &mut |event| {
             if failure.is_none()
                 && let Err(error) = writer.event(event)
@@ -53,23 +90,20 @@ pub fn restore_folder(store: &SharedStore, list: ListId, target: &Path) -> Resul
                 failure = Some(error);
             }
         });
-        if let Err(error) = parsed {
-            failure.get_or_insert(error.into());
-        }
         match failure {
-            // Ends the reading; the failure itself is told below.
-            Some(_) => Err(StoreError::Conflict(
-                "the folder cannot be written".to_owned(),
-            )),
-            None => Ok(()),
+            Some(failure) => Err(failure),
+            None => Ok(parsed?),
         }
-    });
-    if let Some(failure) = failure {
-        return Err(failure);
     }
-    read?;
-    parser.finish()?;
-    writer.finish()
+
+    /// Ends it, and gives folders their permissions and times.
+    ///
+    /// # Errors
+    /// If the tar is cut short, or that cannot be done.
+    pub fn finish(self) -> Result<RestoredFolder> {
+        self.parser.finish()?;
+        self.writer.finish()
+    }
 }
 
 /// A folder that is open, and what it will be given when all is in it.

@@ -1,7 +1,7 @@
 //! The store that lies in the image's own repository: it knows layers by their keys, and takes them as packs,
 //! so that caching the closure costs only what lies between the files.
 
-use super::layers::Layer;
+use super::{known::Known, layers::Layer};
 use crate::{
     credentials::cache_home,
     error::{ClientError, Result},
@@ -10,7 +10,7 @@ use crate::{
     registry::Repository,
     storage::{StorageLocation, push_work, registry::RegistryBackend, shared_options},
 };
-use firn_formats::{oci::Reference, push::LayerDescriptor};
+use firn_formats::{nix::Signature, oci::Reference, push::LayerDescriptor};
 use firn_image::{
     compose::{LayerBlob, PlannedImage},
     encode::Representation,
@@ -19,6 +19,7 @@ use firn_store::{
     EntryKind,
     shared::{Run, SharedStore, StoredPack},
 };
+use serde::{Deserialize, Serialize};
 use std::{path::Path, sync::Arc};
 use tempfile::TempDir;
 
@@ -32,6 +33,16 @@ pub struct StoreBeside {
     writer: String,
     /// What was read of the store lies there, where there is no home for it; it goes with this value.
     _folder: Option<TempDir>,
+}
+
+/// What the entry of a layer says.
+#[derive(Serialize, Deserialize)]
+struct LayerEntry {
+    #[serde(flatten)]
+    descriptor: LayerDescriptor,
+    /// As it stands in manifests, so that an image made of known layers is the same image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
 }
 
 /// The key of a layer's entry: a layer's key names its tar, and what is wanted is a blob.
@@ -89,28 +100,24 @@ impl StoreBeside {
         Ok(())
     }
 
-    /// Whether only what a trusted key has signed is believed: segments, but no manifest's annotations.
-    pub(super) fn signed_only(&self) -> bool {
-        self.store.wants_signatures()
-    }
-
-    /// What the store knows of a layer.
-    pub(super) fn layer(
-        &self,
-        key: &str,
-        representation: Representation,
-    ) -> Result<Option<LayerBlob>> {
+    /// What the store knows of a layer: believed as any entry of a segment that is believed.
+    pub(super) fn layer(&self, key: &str, representation: Representation) -> Result<Option<Known>> {
         let key = entry_key(key, representation);
         let Some(entry) = self.store.entry(&self.cache, EntryKind::Layer, &key)? else {
             return Ok(None);
         };
-        let descriptor: LayerDescriptor = serde_json::from_slice(&entry.value)
+        let told: LayerEntry = serde_json::from_slice(&entry.value)
             .map_err(|source| ClientError::json(format!("entry of layer {key}"), source))?;
         // The entry is of this representation's blob alone.
-        let blob = LayerBlob::of(&descriptor, Representation::Zstd)?;
-        Ok(Some(LayerBlob {
-            representation,
-            ..blob
+        let blob = LayerBlob::of(&told.descriptor, Representation::Zstd)?;
+        let signature = told.signature.as_deref();
+        Ok(Some(Known {
+            blob: LayerBlob {
+                representation,
+                ..blob
+            },
+            signature: signature.and_then(|text| Signature::parse(text).ok()),
+            is_stored: true,
         }))
     }
 
@@ -123,9 +130,7 @@ impl StoreBeside {
             .filter_map(|path| Some(image.closure.paths.get(*path)?.path.hash().to_string()))
             .collect();
         let keys: Vec<&str> = hashes.iter().map(String::as_str).collect();
-        let present = self
-            .store
-            .entries_present(&self.cache, EntryKind::Narinfo, &keys)?;
+        let present = self.store.paths_kept(&self.cache, &keys)?;
         Ok(present.into_iter().all(|present| present))
     }
 
@@ -148,7 +153,7 @@ impl StoreBeside {
                 run.add_stored_pack(pack, &layer.frames)?;
             }
             if !layer.is_stored {
-                self.add_layer(&run, &planned.key, &layer.blob)?;
+                self.add_layer(&run, &planned.key, layer)?;
             }
         }
         let report = push_work(&self.store, &run, &self.cache, work, &[], progress)?;
@@ -156,15 +161,19 @@ impl StoreBeside {
         Ok(report.paths_pushed)
     }
 
-    fn add_layer(&self, run: &Run, key: &str, blob: &LayerBlob) -> Result<()> {
-        let descriptor = LayerDescriptor {
-            digest: blob.digest.to_string(),
-            size: blob.size,
-            diff_id: blob.diff_id.to_string(),
-            tar_size: blob.tar_size,
-            gzip: None,
+    fn add_layer(&self, run: &Run, key: &str, layer: &Layer) -> Result<()> {
+        let blob = &layer.blob;
+        let told = LayerEntry {
+            descriptor: LayerDescriptor {
+                digest: blob.digest.to_string(),
+                size: blob.size,
+                diff_id: blob.diff_id.to_string(),
+                tar_size: blob.tar_size,
+                gzip: None,
+            },
+            signature: layer.signature.as_ref().map(ToString::to_string),
         };
-        let value = serde_json::to_vec(&descriptor)
+        let value = serde_json::to_vec(&told)
             .map_err(|source| ClientError::json("entry of a layer", source))?;
         let key = entry_key(key, blob.representation);
         run.add_entry(&self.cache, EntryKind::Layer, &key, &value, &[])?;

@@ -1,14 +1,17 @@
 //! Layers whose digests are known before they are read, by their keys. That saves work and is no more than
 //! that: whatever cannot be read gives none, and a layer that is not there is made.
 
-use super::{RegistryPush, beside::StoreBeside};
+use super::RegistryPush;
 use crate::{
     error::{ClientError, Result},
     registry::Repository,
 };
-use firn_formats::oci::{ImageConfig, Manifest, media_type};
+use firn_formats::{
+    nix::Signature,
+    oci::{ImageConfig, Manifest, media_type},
+};
 use firn_image::{
-    compose::{LAYER_KEY_ANNOTATION, LayerBlob},
+    compose::{LAYER_KEY_ANNOTATION, LAYER_SIGNATURE_ANNOTATION, LayerBlob},
     encode::Representation,
 };
 use std::collections::HashMap;
@@ -17,42 +20,54 @@ use std::collections::HashMap;
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) blob: LayerBlob,
+    /// Over the key and the blob, by whoever made the layer.
+    pub(super) signature: Option<Signature>,
     /// The store told of it, and so knows where its frames lie.
     pub(super) is_stored: bool,
 }
 
-/// For each layer of the image what the store says of it, or else the image that the tag points at now.
+/// What is known of an image's layers.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    /// For each layer what the store says of it, or else the image that the tag points at now.
+    pub(super) layers: Vec<Option<Known>>,
+    /// Layers of which that image says something, with no signature that counts.
+    pub(super) not_believed: u64,
+}
+
+/// Asks the store, then the image of the tag.
 pub(super) fn candidates(
     push: &RegistryPush<'_>,
     tag: &str,
     representation: Representation,
-) -> Result<Vec<Option<Known>>> {
+) -> Result<Candidates> {
     let layers = &push.image.layers;
     let mut found: Vec<Option<Known>> = Vec::with_capacity(layers.len());
+    let mut not_believed = 0;
     for layer in layers {
-        let stored = match &push.beside {
+        found.push(match &push.beside {
             Some(beside) => beside.layer(&layer.key, representation)?,
             None => None,
-        };
-        found.push(stored.map(|blob| Known {
-            blob,
-            is_stored: true,
-        }));
+        });
     }
-    // Keys in a manifest are anybody's who may push; where signatures are asked for, they say nothing.
-    let believed = !push.beside.is_some_and(StoreBeside::signed_only);
-    if believed && found.iter().any(Option::is_none) {
+    if found.iter().any(Option::is_none) {
         let previous = previous_layers(push.repository, tag, representation);
         for (layer, slot) in layers.iter().zip(&mut found) {
-            if slot.is_none() {
-                *slot = previous.get(&layer.key).map(|blob| Known {
-                    blob: blob.clone(),
-                    is_stored: false,
-                });
+            let Some(known) = previous.get(&layer.key).filter(|_| slot.is_none()) else {
+                continue;
+            };
+            // Keys in a manifest are anybody's who may push: what nobody trusted has signed is made and compared.
+            let signature = known.signature.as_ref();
+            match push.trust.believes(&layer.key, &known.blob, signature) {
+                true => *slot = Some(known.clone()),
+                false => not_believed += 1,
             }
         }
     }
-    Ok(found)
+    Ok(Candidates {
+        layers: found,
+        not_believed,
+    })
 }
 
 /// The layers of the image that the tag points at now, by key. An image that cannot be read, or has no keys,
@@ -61,7 +76,7 @@ fn previous_layers(
     repository: &Repository,
     tag: &str,
     representation: Representation,
-) -> HashMap<String, LayerBlob> {
+) -> HashMap<String, Known> {
     read_previous(repository, tag, representation).unwrap_or_else(|error| {
         tracing::debug!(%error, "nothing is known of the previous image");
         HashMap::new()
@@ -72,7 +87,7 @@ fn read_previous(
     repository: &Repository,
     tag: &str,
     representation: Representation,
-) -> Result<HashMap<String, LayerBlob>> {
+) -> Result<HashMap<String, Known>> {
     let Some(raw) = repository.manifest(tag)? else {
         return Ok(HashMap::new());
     };
@@ -91,14 +106,19 @@ fn read_previous(
         .filter(|(layer, _)| layer.media_type == representation.media_type())
         .filter_map(|(layer, diff_id)| {
             let key = layer.annotations.get(LAYER_KEY_ANNOTATION)?.clone();
-            let blob = LayerBlob {
-                representation,
-                digest: layer.digest,
-                size: layer.size,
-                diff_id,
-                tar_size: 0,
+            let signature = layer.annotations.get(LAYER_SIGNATURE_ANNOTATION);
+            let known = Known {
+                signature: signature.and_then(|text| Signature::parse(text).ok()),
+                blob: LayerBlob {
+                    representation,
+                    digest: layer.digest,
+                    size: layer.size,
+                    diff_id,
+                    tar_size: 0,
+                },
+                is_stored: false,
             };
-            Some((key, blob))
+            Some((key, known))
         })
         .collect())
 }

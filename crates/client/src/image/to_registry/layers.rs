@@ -12,6 +12,7 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 use firn_chunks::pack::Placed;
+use firn_formats::nix::Signature;
 use firn_image::{
     compose::LayerBlob,
     encode::{Representation, encode_layer, encode_packed_layer},
@@ -33,6 +34,8 @@ const _: () = assert!(UPLOADS <= CONNECTIONS);
 #[derive(Debug, Clone)]
 pub(super) struct Layer {
     pub(super) blob: LayerBlob,
+    /// Of who made it: a writer signs no layer that it knows by hearsay.
+    pub(super) signature: Option<Signature>,
     pub(super) was_sent: bool,
     /// The store knows the layer already.
     pub(super) is_stored: bool,
@@ -105,6 +108,7 @@ impl Layers<'_> {
     fn reused(&self, index: usize, known: &Known) -> Result<Layer> {
         let mut layer = Layer {
             blob: known.blob.clone(),
+            signature: known.signature.clone(),
             was_sent: false,
             is_stored: known.is_stored,
             frames: Vec::new(),
@@ -120,6 +124,11 @@ impl Layers<'_> {
             }
         }
         Ok(layer)
+    }
+
+    fn sign(&self, index: usize, blob: &LayerBlob) -> Option<Signature> {
+        let layer = self.push.image.layers.get(index)?;
+        self.push.trust.sign(&layer.key, blob)
     }
 
     fn make(
@@ -231,6 +240,7 @@ impl Run<'_> {
             .advance(nar_bytes(layers.push.image, made.index));
         if let Some(slot) = lock(&self.done).get_mut(made.index) {
             *slot = Some(Layer {
+                signature: self.layers.sign(made.index, &made.blob),
                 blob: made.blob,
                 was_sent,
                 is_stored: false,

@@ -6,12 +6,14 @@
 mod beside;
 mod known;
 mod layers;
+mod trust;
 
 pub use beside::StoreBeside;
+pub use trust::LayerTrust;
 
-use super::{ImageReport, parallel, to_firn::put_documents};
+use super::{ImageReport, to_firn::put_documents};
 use crate::{
-    error::Result, local_store::LocalStore, progress::Progress, push::work::Work,
+    error::Result, local_store::LocalStore, parallel, progress::Progress, push::work::Work,
     registry::Repository,
 };
 use firn_formats::oci::Reference;
@@ -35,6 +37,8 @@ pub struct RegistryPush<'a> {
     pub image: &'a PlannedImage,
     /// The store in the same repository, if the closure shall be cached there.
     pub beside: Option<&'a StoreBeside>,
+    /// Whose layer keys are believed, and by which key those made here are signed.
+    pub trust: &'a LayerTrust,
 }
 
 impl RegistryPush<'_> {
@@ -51,7 +55,8 @@ impl RegistryPush<'_> {
         if let Some(beside) = &self.beside {
             beside.refresh()?;
         }
-        let candidates = known::candidates(self, tag, representation)?;
+        let found = known::candidates(self, tag, representation)?;
+        let candidates = &found.layers;
         // All are asked for before the first file is read.
         let present = parallel::each(candidates.len(), CONNECTIONS, |index| {
             match candidates.get(index) {
@@ -80,8 +85,11 @@ impl RegistryPush<'_> {
         let sent = layers.send();
         progress.end();
         let layers = sent?;
-        let blobs: Vec<_> = layers.iter().map(|layer| layer.blob.clone()).collect();
-        let assembled = self.image.assemble_blobs(&blobs)?;
+        let (blobs, signatures): (Vec<_>, Vec<_>) = layers
+            .iter()
+            .map(|layer| (layer.blob.clone(), layer.signature.clone()))
+            .unzip();
+        let assembled = self.image.assemble_signed(&blobs, &signatures)?;
         put_documents(self.repository, tag, &assembled)?;
         let paths_pushed = match &self.beside {
             Some(beside) => beside.publish(self.image, &work, &layers, progress)?,
@@ -94,6 +102,7 @@ impl RegistryPush<'_> {
             layers_total: blobs.len() as u64,
             layers_sent: sent,
             layers_reused: blobs.len() as u64 - sent,
+            layers_not_believed: found.not_believed,
             bytes_total: blobs.iter().map(|blob| blob.size).sum(),
             bytes_sent: self.repository.http().bytes_sent() - sent_before,
             paths_pushed,

@@ -28,7 +28,8 @@ impl Dropped {
 
 /// Takes out of `union` what is not needed. `young` are packs stored a short while ago, whose run may go on;
 /// `ages_known` says whether all others are known to be old. Entries for which there may be older ones in
-/// segments that are not in the union keep their tombstones (`whole` is false).
+/// segments that are not in the union keep their tombstones (`whole` is false). Packs that were `copied` from are needed
+/// only for what lies nowhere else.
 pub(super) fn reduce(
     union: &mut Union,
     options: &GcOptions,
@@ -36,6 +37,7 @@ pub(super) fn reduce(
     young: &HashSet<String>,
     ages_known: bool,
     whole: bool,
+    copied: &HashSet<String>,
 ) -> Dropped {
     let mut dropped = Dropped::default();
     union.entries.retain(|(cache, _, key), record| {
@@ -63,7 +65,7 @@ pub(super) fn reduce(
         }
         !expired
     });
-    let packs_of = packs_of_blobs(union);
+    let packs_of = packs_of_blobs(union, copied);
     let named: HashSet<ListId> = union
         .entries
         .values()
@@ -94,12 +96,18 @@ pub(super) fn reduce(
     dropped
 }
 
-/// Which packs each blob lies in.
-fn packs_of_blobs(union: &Union) -> HashMap<ListId, Vec<String>> {
+/// Which packs each blob lies in; of a chunk's places those in packs that were copied from count only if it has no
+/// others.
+fn packs_of_blobs(union: &Union, copied: &HashSet<String>) -> HashMap<ListId, Vec<String>> {
     let mut places: HashMap<_, Vec<&String>> = HashMap::new();
     for (name, pack) in &union.packs {
         for (id, _) in pack.frames.keys() {
             places.entry(*id).or_default().push(name);
+        }
+    }
+    for places in places.values_mut() {
+        if places.iter().any(|name| !copied.contains(*name)) {
+            places.retain(|name| !copied.contains(*name));
         }
     }
     let packs_of = |record: &firn_chunks::segment::BlobRecord| {

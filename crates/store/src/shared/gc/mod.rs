@@ -3,13 +3,21 @@
 
 mod compact;
 mod packs;
+mod paths;
+mod rewrite;
+
+pub(in crate::shared) use packs::MARKS;
+pub(in crate::shared) use paths::mark_key;
+pub use paths::{ExpirePaths, PathsOfKey};
 
 use super::run::merge;
 use super::{Inner, PackFile, Refreshed, clock, index, union::Union};
 use crate::{EntryKind, StoreError};
 use compact::Dropped;
 use firn_chunks::segment::Record;
-use packs::{MARKS, Packs};
+use packs::{Packs, Stored};
+use paths::Paths;
+use rewrite::{Copied, Rewrite};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +32,15 @@ pub struct GcOptions {
     pub grace: Duration,
     /// Entries that go when they are old; none by default.
     pub expire: Vec<Expire>,
+    /// Store paths that go when they are in nobody's use; by default none. Nothing goes while segments are live that
+    /// others have signed, or that cannot be read.
+    pub paths: Option<ExpirePaths>,
     /// Segments that cannot be read, or are not trusted, name nothing, and their packs go like any others. By
     /// default no pack goes while there is such a segment.
     pub ignore_unreadable: bool,
+    /// Packs of which more than so many percent are needed by nothing are rewritten; 100: none. Where ages are not
+    /// known (a registry) none is: an image's layers are packs there, and others are the registry's to drop.
+    pub dead_percent_max: u8,
 }
 
 impl Default for GcOptions {
@@ -34,7 +48,9 @@ impl Default for GcOptions {
         Self {
             grace: Duration::from_secs(86_400),
             expire: Vec::new(),
+            paths: None,
             ignore_unreadable: false,
+            dead_percent_max: 50,
         }
     }
 }
@@ -71,8 +87,18 @@ pub struct GcPlan {
     pub segments_deleted: Vec<String>,
     /// Of the kinds that expire.
     pub entries_expired: Vec<ExpiredEntry>,
+    /// Store paths that were marked for the grace and are still in nobody's use.
+    pub paths_expired: Vec<ExpiredEntry>,
+    /// In nobody's use, and now marked.
+    pub paths_marked: u64,
+    /// Marked before, but not for long enough, or needed by one that is.
+    pub paths_waiting: u64,
     /// Lists of chunks that no entry names.
     pub blobs_dropped: u64,
+    /// Of which much is needed by nothing: what is needed is copied to new packs, and they are named no more.
+    pub packs_rewritten: Vec<PackFile>,
+    /// Bytes to be copied for that.
+    pub bytes_copied: u64,
     /// Named by no segment, and now marked.
     pub packs_marked: Vec<PackFile>,
     /// Marked before, but not for long enough.
@@ -84,6 +110,7 @@ pub struct GcPlan {
     inner: Arc<Inner>,
     options: GcOptions,
     work: Work,
+    rewrite: Rewrite,
 }
 
 /// What is published.
@@ -107,6 +134,10 @@ pub struct GcReport {
     pub segments_merged: u64,
     pub segments_deleted: u64,
     pub entries_expired: u64,
+    pub paths_marked: u64,
+    pub paths_expired: u64,
+    pub packs_rewritten: u64,
+    pub bytes_copied: u64,
     pub packs_marked: u64,
     pub packs_deleted: u64,
     /// Of deleted packs.
@@ -118,6 +149,11 @@ pub struct GcReport {
 #[allow(clippy::missing_errors_doc)]
 impl GcPlan {
     pub(super) fn make(inner: Arc<Inner>, options: &GcOptions) -> Result<Self, StoreError> {
+        Self::look(inner, options, &Copied::default())
+    }
+
+    /// Looks what is to be done, once frames were copied.
+    fn look(inner: Arc<Inner>, options: &GcOptions, copied: &Copied) -> Result<Self, StoreError> {
         // The listing of packs is older than that of segments: a pack that is listed was uploaded before, so
         // if a segment names it by now, it is seen.
         let stored = packs::list(&*inner.backend)?;
@@ -130,50 +166,75 @@ impl GcPlan {
             true => 0,
             false => found.segments_refused + found.segments_unreadable,
         };
-        let named = inner.index.pack_names()?;
+        let mut named = inner.index.pack_names()?;
+        named.extend(copied.names().cloned());
         let marks = compact::marks(&inner.index.entries(MARKS, EntryKind::PackMark, "")?);
         let sort = |stored| Packs::sort(stored, &named, &marks, grace);
         let mut packs = stored.as_ref().map(sort).unwrap_or_default();
         if in_the_way > 0 {
             packs.leave();
         }
-        let young: HashSet<String> = stored
-            .iter()
-            .flat_map(|stored| stored.packs.iter())
-            .filter(|pack| now - pack.modified_at < grace)
-            .map(|pack| pack.name.clone())
-            .collect();
-        let (mut work, merged, dropped) =
-            compaction(&inner, options, now, &young, stored.is_some())?;
-        packs.write_marks(&inner, now, &mut work.union)?;
+        let look = Look {
+            inner: &inner,
+            options,
+            now,
+            grace,
+            in_the_way,
+            stored: stored.as_ref().filter(|_| in_the_way == 0),
+            young: young(stored.as_ref(), grace, copied),
+            ages_known: stored.is_some(),
+        };
+        let mut compacted = look.compaction(copied)?;
+        packs.write_marks(&inner, now, &mut compacted.work.union)?;
+        let paths = compacted.paths;
+        paths.write_marks(&inner, now, &mut compacted.work.union)?;
+        let files = stored.iter().flat_map(|stored| stored.packs.iter());
+        let rewritten = compacted.rewrite.names();
         Ok(Self {
             found,
-            segments_merged: merged,
+            segments_merged: compacted.merged,
             segments_deleted: expired_segments(&inner, now, grace)?,
-            entries_expired: dropped.entries,
-            blobs_dropped: dropped.blobs,
+            entries_expired: compacted.dropped.entries,
+            paths_expired: paths.expired,
+            paths_marked: paths.marked.len() as u64,
+            paths_waiting: paths.waiting,
+            blobs_dropped: compacted.dropped.blobs,
+            packs_rewritten: files
+                .filter(|file| rewritten.contains(file.name.as_str()))
+                .cloned()
+                .collect(),
+            bytes_copied: compacted.rewrite.bytes(),
             packs_marked: packs.marked,
             packs_waiting: packs.waiting,
             packs_deleted: packs.deleted,
             segments_in_the_way: in_the_way,
-            inner,
             options: options.clone(),
-            work,
+            work: compacted.work,
+            rewrite: compacted.rewrite,
+            inner,
         })
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.segments_deleted.is_empty() && self.packs_deleted.is_empty() && self.work.is_empty()
+        self.segments_deleted.is_empty()
+            && self.packs_deleted.is_empty()
+            && self.packs_rewritten.is_empty()
+            && self.work.is_empty()
     }
 
-    /// Looks again, and does what was planned and is still right. `Undeletable` from a place that deletes nothing,
+    /// Copies what is to be copied, looks again, and does what was planned and is still right. `Undeletable` from a place that deletes nothing,
     /// once all else is done.
     pub fn execute(self) -> Result<GcReport, StoreError> {
-        let again = Self::make(self.inner.clone(), &self.options)?;
+        let copied = self.rewrite.copy(&self.inner)?;
+        let again = Self::look(self.inner.clone(), &self.options, &copied)?;
         let mut report = GcReport {
+            packs_rewritten: copied.from.len() as u64,
+            bytes_copied: copied.bytes(),
             segments_merged: again.segments_merged.len() as u64,
             entries_expired: again.entries_expired.len() as u64,
+            paths_marked: again.paths_marked,
+            paths_expired: again.paths_expired.len() as u64,
             packs_marked: again.packs_marked.len() as u64,
             ..GcReport::default()
         };
@@ -201,34 +262,102 @@ impl GcPlan {
     }
 }
 
-/// The segment that takes the place of the live ones, if there are many or something in them goes.
-fn compaction(
-    inner: &Inner,
-    options: &GcOptions,
+/// Packs that were stored less than the grace ago. The collection's own are not among them: no run of others goes on
+/// with what they hold.
+fn young(stored: Option<&Stored>, grace: i64, copied: &Copied) -> HashSet<String> {
+    let own: HashSet<&String> = copied.names().collect();
+    let stored = stored.iter().flat_map(|stored| {
+        let packs = stored.packs.iter();
+        packs.filter(|pack| stored.now - pack.modified_at < grace)
+    });
+    stored
+        .map(|pack| pack.name.clone())
+        .filter(|name| !own.contains(name))
+        .collect()
+}
+
+/// What a look at the store found.
+struct Look<'a> {
+    inner: &'a Inner,
+    options: &'a GcOptions,
     now: i64,
-    young: &HashSet<String>,
+    grace: i64,
+    in_the_way: u64,
+    /// If packs may be rewritten.
+    stored: Option<&'a Stored>,
+    young: HashSet<String>,
     ages_known: bool,
-) -> Result<(Work, Vec<String>, Dropped), StoreError> {
-    let mut live = inner.index.live()?;
-    let all = live.len();
-    let signer = inner.own_signer();
-    live.retain(|segment| segment.signer == signer);
-    let mut union = Union::default();
-    let mut merged = merge::take(inner, &live, &mut union)?;
-    let whole = live.len() == all;
-    let dropped = compact::reduce(&mut union, options, now, young, ages_known, whole);
-    if dropped.is_empty() && live.len() <= merge::LEFT_MAX + 1 {
-        return Ok((Work::default(), Vec::new(), dropped));
+}
+
+/// What a compaction would do.
+#[derive(Default)]
+struct Compacted {
+    work: Work,
+    merged: Vec<String>,
+    dropped: Dropped,
+    paths: Paths,
+    rewrite: Rewrite,
+}
+
+impl Look<'_> {
+    /// The segment that takes the place of the live ones, if there are many or something in them goes.
+    fn compaction(&self, copied: &Copied) -> Result<Compacted, StoreError> {
+        let inner = self.inner;
+        let mut live = inner.index.live()?;
+        let all = live.len();
+        let signer = inner.own_signer();
+        live.retain(|segment| segment.signer == signer);
+        let mut union = Union::default();
+        let mut merged = merge::take(inner, &live, &mut union)?;
+        let whole = live.len() == all;
+        copied.add_to(&mut union);
+        let paths = match &self.options.paths {
+            Some(rule) if whole && self.in_the_way == 0 => {
+                let marks = inner.index.entries(MARKS, EntryKind::PathMark, "")?;
+                Paths::expire(&mut union, rule, &marks, self.now, self.grace)
+            }
+            _ => Paths::default(),
+        };
+        let dropped = compact::reduce(
+            &mut union,
+            self.options,
+            self.now,
+            &self.young,
+            self.ages_known,
+            whole,
+            &copied.from,
+        );
+        // A pack may be needed by segments that others have signed.
+        let rewrite = match self.stored {
+            Some(stored) if whole => {
+                let percent = self.options.dead_percent_max;
+                Rewrite::plan(&union, &stored.packs, &self.young, percent)
+            }
+            _ => Rewrite::default(),
+        };
+        let goes = !dropped.is_empty() || !paths.expired.is_empty();
+        if !goes && live.len() <= merge::LEFT_MAX + 1 {
+            return Ok(Compacted {
+                dropped,
+                paths,
+                rewrite,
+                ..Compacted::default()
+            });
+        }
+        for covers in &mut merged.covers {
+            covers.dropped |= goes;
+        }
+        Ok(Compacted {
+            work: Work {
+                union,
+                covers: merged.covers,
+            },
+            merged: live.into_iter().map(|segment| segment.name).collect(),
+            dropped,
+            paths,
+            rewrite,
+        })
     }
-    for covers in &mut merged.covers {
-        covers.dropped |= !dropped.is_empty();
-    }
-    let names = live.into_iter().map(|segment| segment.name).collect();
-    let work = Work {
-        union,
-        covers: merged.covers,
-    };
-    Ok((work, names, dropped))
 }
 
 /// Segments that have been covered for longer than the grace by one that is listed.
@@ -249,11 +378,11 @@ fn expired_segments(inner: &Inner, now: i64, grace: i64) -> Result<Vec<String>, 
 }
 
 /// An entry of the collector's own.
-fn mark(pack: &str, at: Option<i64>, sequence: u64) -> Record {
+fn mark(kind: EntryKind, name: &str, at: Option<i64>, sequence: u64) -> Record {
     Record::Entry {
         cache: MARKS.to_owned(),
-        kind: EntryKind::PackMark as u16,
-        key: pack.to_owned(),
+        kind: kind as u16,
+        key: name.to_owned(),
         value: at.map(|at| at.to_string().into_bytes()).unwrap_or_default(),
         blobs: Vec::new(),
         sequence,

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
 
 /// The cache whose entries are the marks; no cache of a user's has this name.
-pub(super) const MARKS: &str = "";
+pub(in crate::shared) const MARKS: &str = "";
 
 /// The packs of a place, and its time.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Packs {
         for (name, at) in added.chain(taken) {
             let before = inner.index.sequence(MARKS, EntryKind::PackMark, name)?;
             let sequence = clock::micros().max(before.unwrap_or(0) + 1);
-            union.add([mark(name, at, sequence)]);
+            union.add([mark(EntryKind::PackMark, name, at, sequence)]);
         }
         Ok(())
     }

@@ -136,6 +136,58 @@ impl Index {
         self.read(|connection| Places::new(connection).of(id))
     }
 
+    /// The frames of a pack, in order.
+    pub(in crate::shared) fn frames_of(&self, pack: &Arc<str>) -> Result<Vec<Located>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT chunk, \"offset\", raw_length, frame_length, encoder, flags, checksum
+                 FROM frames WHERE pack = (SELECT id FROM packs WHERE name = ?1) ORDER BY \"offset\"",
+            )?;
+            let rows = statement.query_map([pack.as_ref()], |row| {
+                Ok(Located {
+                    pack: pack.clone(),
+                    placed: Placed {
+                        offset: row.get::<_, i64>(1)?.cast_unsigned(),
+                        record: FrameRecord {
+                            id: ChunkId(row.get(0)?),
+                            raw_length: row.get(2)?,
+                            frame_length: row.get(3)?,
+                            encoder: EncoderId(row.get(4)?),
+                            flags: row.get(5)?,
+                            checksum: row.get::<_, i64>(6)?.cast_unsigned(),
+                        },
+                    },
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// All blobs: their rows, and the ids of their lists.
+    pub(in crate::shared) fn blob_rows(&self) -> Result<Vec<(i64, ListId)>, StoreError> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT rowid, id FROM blobs ORDER BY rowid")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, ListId(row.get(1)?))))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The newest entries of all caches and kinds that this program knows, without tombstones.
+    pub(in crate::shared) fn all_entries(&self) -> Result<Vec<(String, SharedEntry)>, StoreError> {
+        self.read(|connection| {
+            let sql = format!("SELECT {ENTRY_COLUMNS}, cache, kind FROM entries WHERE NOT deleted ORDER BY cache, kind, key");
+            let mut statement = connection.prepare_cached(&sql)?;
+            let rows = statement.query_map([], |row| {
+                let kind = EntryKind::from_number(row.get(6)?);
+                let cache: String = row.get(5)?;
+                kind.map(|kind| entry(row, kind).map(|entry| (cache, entry))).transpose()
+            })?;
+            let rows = rows.collect::<Result<Vec<_>, _>>()?;
+            Ok(rows.into_iter().flatten().collect())
+        })
+    }
+
     /// The names of all packs.
     pub(in crate::shared) fn pack_names(&self) -> Result<HashSet<String>, StoreError> {
         self.read(|connection| {

@@ -73,7 +73,7 @@ impl Job {
     }
 }
 
-pub(super) fn range_of(located: &Located) -> Range<u64> {
+pub(in crate::shared) fn range_of(located: &Located) -> Range<u64> {
     let start = located.placed.offset;
     start..start.saturating_add(u64::from(located.placed.record.frame_length))
 }
@@ -105,7 +105,10 @@ pub(super) fn decode_all(job: &Job, bytes: &[u8]) -> Result<Chunks, StoreError> 
 }
 
 /// Rule 2: the frame has its checksum, and what is in it its id.
-pub(super) fn decode_one(located: &Located, found: &[u8]) -> Result<Vec<u8>, StoreError> {
+pub(in crate::shared) fn decode_one(
+    located: &Located,
+    found: &[u8],
+) -> Result<Vec<u8>, StoreError> {
     let record = &located.placed.record;
     let wrong = || StoreError::Damaged(format!("chunk {} in pack {}", record.id, located.pack));
     if frame::checksum(found) != record.checksum {

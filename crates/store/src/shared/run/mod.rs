@@ -13,7 +13,9 @@ use firn_chunks::{
     pack::Placed,
     segment::{BlobRecord, Record},
 };
-use pack::{PackBuilder, ReadyPack, Uploads};
+use pack::Uploads;
+pub(super) use pack::{PackBuilder, ReadyPack};
+pub(super) use publish::RELIANCE_MAX;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -3,7 +3,7 @@
 use super::super::{Backend, StoredPack};
 use crate::StoreError;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use firn_chunks::{VerifiedFrame, pack, pack::Placed};
+use firn_chunks::{FrameRecord, VerifiedFrame, pack, pack::Placed};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
@@ -16,7 +16,7 @@ const UPLOADS_MAX: usize = 3;
 
 /// A pack that frames are appended to.
 #[derive(Debug)]
-pub(super) struct PackBuilder {
+pub(in crate::shared) struct PackBuilder {
     file: File,
     folder: PathBuf,
     length: u64,
@@ -25,7 +25,7 @@ pub(super) struct PackBuilder {
 
 impl PackBuilder {
     /// A new one, in a file without a name in `folder`.
-    pub(super) fn new(folder: &Path) -> Result<Self, StoreError> {
+    pub(in crate::shared) fn new(folder: &Path) -> Result<Self, StoreError> {
         let error = |error| StoreError::io(folder, error);
         let mut file = tempfile::tempfile_in(folder).map_err(error)?;
         let header = pack::header();
@@ -40,24 +40,33 @@ impl PackBuilder {
 
     /// Appends a frame.
     pub(super) fn append(&mut self, frame: &VerifiedFrame) -> Result<(), StoreError> {
+        self.append_stored(frame.record(), frame.frame())
+    }
+
+    /// Appends a frame that another pack has, whose caller has checked it.
+    pub(in crate::shared) fn append_stored(
+        &mut self,
+        record: &FrameRecord,
+        frame: &[u8],
+    ) -> Result<(), StoreError> {
         self.file
-            .write_all(frame.frame())
+            .write_all(frame)
             .map_err(|error| StoreError::io(&self.folder, error))?;
         self.frames.push(Placed {
             offset: self.length,
-            record: *frame.record(),
+            record: *record,
         });
-        self.length += frame.frame().len() as u64;
+        self.length += frame.len() as u64;
         Ok(())
     }
 
     /// Whether it is to be sealed before more is appended.
-    pub(super) fn is_full(&self, target: u64) -> bool {
+    pub(in crate::shared) fn is_full(&self, target: u64) -> bool {
         self.length >= target || self.frames.len() >= pack::FRAMES_MAX
     }
 
     /// Appends the trailer.
-    pub(super) fn seal(mut self) -> Result<SealedPack, StoreError> {
+    pub(in crate::shared) fn seal(mut self) -> Result<SealedPack, StoreError> {
         let trailer = pack::trailer(&self.frames);
         self.file
             .write_all(&trailer)
@@ -72,17 +81,28 @@ impl PackBuilder {
 
 /// A whole pack, not uploaded yet.
 #[derive(Debug)]
-pub(super) struct SealedPack {
+pub(in crate::shared) struct SealedPack {
     file: File,
     length: u64,
     frames: Vec<Placed>,
 }
 
+impl SealedPack {
+    /// Stores it; durable on return (rule 1).
+    pub(in crate::shared) fn store(self, backend: &dyn Backend) -> Result<ReadyPack, StoreError> {
+        let pack = backend.put_pack(&self.file, self.length)?;
+        Ok(ReadyPack {
+            pack,
+            frames: self.frames,
+        })
+    }
+}
+
 /// A pack that is durable where the store lies.
 #[derive(Debug, Clone)]
-pub(super) struct ReadyPack {
-    pub(super) pack: StoredPack,
-    pub(super) frames: Vec<Placed>,
+pub(in crate::shared) struct ReadyPack {
+    pub(in crate::shared) pack: StoredPack,
+    pub(in crate::shared) frames: Vec<Placed>,
 }
 
 /// Threads that upload packs; started with the first one, ended on drop.
@@ -222,14 +242,10 @@ fn upload_all(jobs: &Receiver<Job>, backend: &dyn Backend, shared: &Shared) {
         let pending = Pending { shared, ticket };
         // After a failure the run cannot be published: what is queued need not be sent.
         let failed = shared.progress().failed.as_ref().map(StoreError::duplicate);
-        let stored = match failed {
+        let ready = match failed {
             Some(error) => Err(error),
-            None => backend.put_pack(&sealed.file, sealed.length),
+            None => sealed.store(backend),
         };
-        let ready = stored.map(|pack| ReadyPack {
-            pack,
-            frames: sealed.frames,
-        });
         finish(shared, ticket, ready);
         drop(pending);
     }

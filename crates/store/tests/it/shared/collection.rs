@@ -7,10 +7,10 @@ use firn_testkit::shared_store::{Client, content, put, read};
 use std::path::Path;
 use std::time::Duration;
 
-const CI: EntryKind = EntryKind::CiKey;
+pub(super) const CI: EntryKind = EntryKind::CiKey;
 
 /// Everything of CI may go, and nothing is waited for.
-fn at_once() -> GcOptions {
+pub(super) fn at_once() -> GcOptions {
     GcOptions {
         grace: Duration::ZERO,
         expire: vec![Expire {
@@ -21,17 +21,17 @@ fn at_once() -> GcOptions {
     }
 }
 
-fn collect(dir: &Path, options: &GcOptions) -> GcReport {
+pub(super) fn collect(dir: &Path, options: &GcOptions) -> GcReport {
     let collector = Client::new(&place_in(dir));
     collector.plan_gc(options).unwrap().execute().unwrap()
 }
 
-fn packs(dir: &Path) -> usize {
+pub(super) fn packs(dir: &Path) -> usize {
     crate::support::packs(dir).len()
 }
 
 /// An entry is old when its second is over.
-fn a_second_passes() {
+pub(super) fn a_second_passes() {
     std::thread::sleep(Duration::from_millis(1100));
 }
 
@@ -76,7 +76,7 @@ fn what_expires_goes_in_steps_and_the_rest_stays() {
     );
 }
 
-trait Refreshed {
+pub(super) trait Refreshed {
     fn refreshed(self) -> Self;
 }
 
@@ -247,4 +247,8 @@ fn collections_beside_many_jobs_lose_nothing() {
         reader.entries("main", KIND, "").unwrap().len(),
         WRITERS * RUNS
     );
+}
+
+pub(super) fn reader(dir: &Path) -> Client {
+    Client::new(&place_in(dir)).refreshed()
 }

@@ -1,0 +1,12 @@
+//! Services over a store in a temporary folder, without HTTP.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub
+)]
+
+mod images;
+mod retention;
+mod support;

@@ -1,0 +1,90 @@
+//! Files of one folder in another: for backups.
+
+use super::Folder;
+use crate::StoreError;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+
+/// How a file came into the other folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Copied {
+    /// It was there, with the same length.
+    There,
+    /// Both folders name the same bytes.
+    Linked,
+    Copied(u64),
+}
+
+impl Folder {
+    /// Brings a file here from another folder, durably: all of it, or its first `length` bytes. `None` if it is not
+    /// there. With `link` both folders then name the same bytes, if they can; only for a file that never
+    /// changes again.
+    pub(crate) fn bring(
+        &self,
+        from: &Self,
+        key: &str,
+        length: Option<u64>,
+        link: bool,
+    ) -> Result<Option<Copied>, StoreError> {
+        let Some(held) = from.length(key)? else {
+            return Ok(None);
+        };
+        let wanted = length.unwrap_or(held);
+        if self.length(key)? == Some(wanted) {
+            return Ok(Some(Copied::There));
+        }
+        self.make_parents(key)?;
+        let temporary = format!("{key}.tmp");
+        self.delete(&temporary)?;
+        if link && fs::hard_link(from.path(key), self.path(&temporary)).is_ok() {
+            self.rename(&temporary, key)?;
+            return Ok(Some(Copied::Linked));
+        }
+        let copied = match self.copy(from, key, wanted, &temporary) {
+            Ok(copied) => copied,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io(self.path(key), error)),
+        };
+        self.rename(&temporary, key)?;
+        Ok(Some(Copied::Copied(copied)))
+    }
+
+    fn copy(&self, from: &Self, key: &str, length: u64, to: &str) -> io::Result<u64> {
+        let mut source = File::open(from.path(key))?.take(length);
+        let mut target = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.path(to))?;
+        let copied = io::copy(&mut source, &mut target)?;
+        target.sync_all()?;
+        Ok(copied)
+    }
+
+    /// Whether nothing is in the folder.
+    pub(crate) fn is_empty(&self) -> Result<bool, StoreError> {
+        let mut entries = fs::read_dir(self.path("")).map_err(|error| self.error("", error))?;
+        Ok(entries.next().is_none())
+    }
+
+    /// Keys of all files but those below `folders`.
+    pub(crate) fn files_beside(&self, folders: &[&str]) -> Result<Vec<String>, StoreError> {
+        let mut keys = Vec::new();
+        for entry in fs::read_dir(self.path("")).map_err(|error| self.error("", error))? {
+            let entry = entry.map_err(|error| self.error("", error))?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let kind = entry
+                .file_type()
+                .map_err(|error| self.error(&name, error))?;
+            if kind.is_file() {
+                keys.push(name);
+            } else if kind.is_dir() && !folders.contains(&name.as_str()) {
+                keys.extend(self.list(&name)?);
+            }
+        }
+        Ok(keys)
+    }
+}
