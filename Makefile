@@ -8,7 +8,7 @@ FUZZ_TARGETS ?=
 MUSL := x86_64-unknown-linux-musl
 MUSL_BINARY := target/$(MUSL)/dist/firn
 
-.PHONY: help setup packages build test lint fmt demo bench bench-ci dist fuzz clean
+.PHONY: help setup packages build test soak lint fmt demo bench bench-ci dist fuzz clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ build: ## Build target/release/firn
 
 test: setup lint ## Everything a change must pass: setup, lint, all tests, those with real clients too
 	cargo test --workspace --locked
+
+soak: setup ## The long forms of the tests of reliability, some 45 minutes: SOAK_SECONDS=1800, SOAK_KILLS=200
+	cargo test --release --locked -p firn-store --test it failpoints::rules -- --include-ignored
+	cargo test --release --locked -p firn-cli --test soak -- --test-threads=1 --nocapture
 
 lint: setup ## Formatting, clippy, licences and sources of the dependencies
 	cargo fmt --all --check

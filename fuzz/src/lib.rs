@@ -20,6 +20,7 @@ pub const TARGETS: &[Target] = &[
     ("manifest", oci::manifest),
     ("push_wire", push::wire),
     ("push_json", push::json),
+    ("nar_layout", push::layout),
     ("frame", store::frame),
     ("segment", store::segment),
     ("pack", store::pack),

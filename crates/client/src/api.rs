@@ -7,9 +7,10 @@ use crate::{
 };
 use firn_formats::{
     admin::{
-        CacheConfigure, CacheCreate, CacheView, CheckEvent, CheckRequest, CheckView, DamagedView,
-        Evict, EvictReport, EvictionView, Healed, RootPin, RootView, Rotate, StatsView,
-        StatusAnswer, StatusQuery, TokenCreate, TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
+        CacheConfigure, CacheCreate, CacheView, CheckEvent, CheckRequest, CheckView,
+        CollectionRequest, CollectionView, DamagedView, Evict, EvictReport, EvictionView, Healed,
+        ImageView, RootPin, RootView, Rotate, StatsView, StatusAnswer, StatusQuery, TokenCreate,
+        TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
     },
     push::{
         ApiErrorCode, Begin, Begun, FramesAccepted, PART_CHUNKS_MAX, PartTaken, Proposal,
@@ -207,6 +208,20 @@ impl Server {
     /// Figures of the store.
     pub fn stats(&self) -> Result<StatsView> {
         self.get("api/v1/stats")
+    }
+
+    /// Takes away what nothing needs any more, or says what that would be. Waits for it.
+    pub fn collect(&self, request: &CollectionRequest) -> Result<CollectionView> {
+        self.post("api/v1/gc", request)
+    }
+
+    /// The images of a cache, or one of them (`NAME:TAG`) with its layers.
+    pub fn images(&self, cache: &str, image: Option<&str>) -> Result<Vec<ImageView>> {
+        let mut path = format!("api/v1/images?cache={}", encode_query(cache));
+        if let Some(image) = image {
+            path.push_str(&format!("&image={}", encode_query(image)));
+        }
+        self.get(&path)
     }
 
     /// Checks the store; `told` hears of (bytes done, bytes in all).

@@ -12,6 +12,8 @@
 //! DELETE /api/v1/tokens/ID                 -> 204
 //! POST   /api/v1/status       StatusQuery  -> StatusAnswer
 //! GET    /api/v1/stats                     -> StatsView
+//! POST   /api/v1/gc       CollectionRequest -> CollectionView
+//! GET    /api/v1/images?cache=NAME         -> [ImageView]        (&image=NAME:TAG: that one, with its layers)
 //! POST   /api/v1/check        CheckRequest -> CheckEvent, one a line; empty lines meanwhile
 //! GET    /api/v1/damage?after=DOMAIN-CHUNK -> [DamagedView]
 //! POST   /api/v1/heal         frames       -> Healed
@@ -121,8 +123,8 @@ pub struct TokenCreate {
     pub note: Option<String>,
 }
 
-/// A token just made: the only time it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A token just made: the only time it is shown, and its `Debug` does not.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct TokenCreated {
     pub id: String,
@@ -130,6 +132,15 @@ pub struct TokenCreated {
     /// RFC 3339, or absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
+}
+
+impl std::fmt::Debug for TokenCreated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenCreated")
+            .field("id", &self.id)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A token's public face.
@@ -184,6 +195,39 @@ pub struct PathStatus {
     pub published_at: i64,
 }
 
+/// A tag of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ImageView {
+    /// The image's name in its cache.
+    pub name: String,
+    pub tag: String,
+    pub digest: String,
+    pub media_type: String,
+    /// Manifests of an index; 1 for an image of one platform.
+    pub platforms: u64,
+    /// Distinct layers, and their size as they are pulled.
+    pub layers: u64,
+    pub size: u64,
+    /// Size of the layers that no other image of the cache has.
+    pub own_bytes: u64,
+    /// Seconds since 1970 at which the tag came to name this.
+    pub pushed_at: i64,
+    /// The layers, if one image was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<ImageLayer>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ImageLayer {
+    pub digest: String,
+    pub size: u64,
+    /// How many other images of the cache have it.
+    pub other_images: u64,
+}
+
 /// Figures of the server's store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -195,6 +239,45 @@ pub struct StatsView {
     pub blob_identity_bytes: u64,
     pub packs: u64,
     pub sessions: u64,
+}
+
+/// Asks the server to take away what nothing needs any more, or to say what that would be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct CollectionRequest {
+    #[serde(default)]
+    pub dry_run: bool,
+    /// How long readers may go on with packs that hold nothing any more; by default as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<u64>,
+    /// Packs of which more than this share is dead are rewritten; by default 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_percent: Option<u8>,
+}
+
+/// What a collection did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CollectionView {
+    pub dry_run: bool,
+    pub entries_expired: u64,
+    pub blobs_dropped: u64,
+    pub chunks_total: u64,
+    pub chunks_condemned: u64,
+    pub bytes_condemned: u64,
+    pub packs_rewritten: u64,
+    pub bytes_rewritten: u64,
+    pub packs_deleted: u64,
+    pub bytes_deleted: u64,
+    pub packs_waiting: u64,
+    pub bytes_waiting: u64,
+    pub packs_damaged: u64,
+    pub segments_written: u64,
+    pub segments_deleted: u64,
+    /// The server stopped meanwhile; the next collection goes on.
+    pub stopped: bool,
+    pub seconds: f64,
 }
 
 /// What to check of the server's store: the structure, and perhaps all data.
@@ -316,6 +399,7 @@ mod tests {
         };
         let json = serde_json::to_string(&created).unwrap();
         assert_eq!(json, r#"{"id":"i","token":"t"}"#);
+        assert!(!format!("{created:?}").contains("\"t\""));
         assert_eq!(
             serde_json::from_str::<TokenCreated>(&json).unwrap(),
             created

@@ -3,6 +3,7 @@
 use crate::body::Body;
 use crate::config::Config;
 use crate::gate::{Busy, Gate, Place};
+use crate::keeper::Keeper;
 use crate::metrics::{Door, Metrics};
 use crate::upload::{BodyReader, Pace};
 use crate::{api, nix, operations, registry, upload};
@@ -37,6 +38,7 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) frame_bodies: Gate,
     pub(crate) document_bodies: Gate,
+    pub(crate) keeper: Keeper,
     pub(crate) frame_workers: Semaphore,
     uploads: Gate,
     /// The server's URL as it knows it: configured, or its address.
@@ -99,6 +101,7 @@ impl App {
             metrics: Metrics::new(),
             frame_bodies: gate(FRAME_BODIES_KIB),
             document_bodies: gate(DOCUMENT_BODIES_KIB),
+            keeper: Keeper::new(),
             frame_workers: Semaphore::new(FRAME_WORKERS),
             uploads: gate(config.limits.uploads_max),
             config,

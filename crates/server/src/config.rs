@@ -30,6 +30,10 @@ pub struct Config {
     pub lease_seconds: u64,
     /// How often the store's segments follow its database, in seconds.
     pub segment_interval_seconds: u64,
+    /// How often what nothing needs any more is taken away, in seconds; 0 is never by itself.
+    pub gc_interval_seconds: u64,
+    /// How long packs that hold nothing any more are kept for their readers, in seconds.
+    pub gc_grace_seconds: u64,
     /// Within how long all stored bytes are read once to find those that rot, in seconds; 0 is never.
     pub scrub_interval_seconds: u64,
     /// How often caches with a quota or a time to keep are looked at, in seconds. A push that exceeds a quota
@@ -54,6 +58,8 @@ impl Default for Config {
             session_ttl_seconds: 600,
             lease_seconds: 24 * 3600,
             segment_interval_seconds: 30,
+            gc_interval_seconds: 3600,
+            gc_grace_seconds: 3600,
             scrub_interval_seconds: 30 * 24 * 3600,
             retention_interval_seconds: 600,
             drain_seconds: 30,

@@ -10,6 +10,7 @@ mod body;
 mod check;
 pub mod config;
 mod gate;
+mod keeper;
 pub mod limits;
 mod listen;
 pub mod logging;

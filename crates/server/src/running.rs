@@ -2,6 +2,7 @@
 
 use crate::app::{App, Doors};
 use crate::config::Config;
+use crate::keeper::Keeper;
 use crate::listen;
 use crate::welcome::lines;
 use firn_services::{ServiceError, Services};
@@ -120,6 +121,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         stopped,
     ));
     runtime.spawn(sweep(Arc::downgrade(&app)));
+    Keeper::start(&app).map_err(StartError::Runtime)?;
     runtime.spawn(crate::scrub::run(Arc::downgrade(&app)));
     runtime.spawn(keep_within_limits(Arc::downgrade(&app)));
     tracing::info!(%address, data = %app.config.data.display(), "listening");
@@ -252,6 +254,7 @@ impl Running {
         };
         // An error says that it has ended already.
         let _ = parts.stop.send(());
+        self.app.keeper.stop();
         if let Err(error) = parts.runtime.block_on(parts.serving) {
             tracing::error!(%error, "serving ended badly");
         }

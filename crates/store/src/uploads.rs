@@ -25,7 +25,8 @@ pub struct Upload {
     session: Session,
     owner: String,
     idle: Duration,
-    ingest: Ingest,
+    /// Absent once it is finished.
+    ingest: Option<Ingest>,
     offset: u64,
     progress: Arc<Progress>,
 }
@@ -45,12 +46,27 @@ struct State {
     durable: u64,
     /// Stored chunks that the database was not told of yet.
     waiting: Vec<ChunkRef>,
+    /// Its upload is gone. What is still on its way must not be told: the next holder has read what there is.
+    over: bool,
+}
+
+fn gone(id: &str) -> StoreError {
+    StoreError::SessionGone(id.to_owned())
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        lock(&self.progress.state).over = true;
+    }
 }
 
 impl Progress {
     /// Chunks were stored; without a tail they are told only if nothing durable would be forgotten.
     fn stored(&self, chunks: &[ChunkRef]) -> Result<(), StoreError> {
         let mut state = lock(&self.state);
+        if state.over {
+            return Err(gone(&self.id));
+        }
         state.waiting.extend_from_slice(chunks);
         state.stored += chunks
             .iter()
@@ -129,6 +145,7 @@ impl Upload {
                 stored,
                 durable: offset,
                 waiting: Vec::new(),
+                over: false,
             }),
         });
         let watch = progress.clone();
@@ -144,7 +161,7 @@ impl Upload {
             session: row.session,
             owner: row.owner,
             idle,
-            ingest,
+            ingest: Some(ingest),
             offset,
             progress,
         })
@@ -180,7 +197,8 @@ impl Upload {
     /// # Errors
     /// Whatever storing fails with; the upload may then be resumed where it is durable.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.ingest.write(bytes)?;
+        let ingest = self.ingest.as_mut().ok_or_else(|| gone(&self.session.id))?;
+        ingest.write(bytes)?;
         self.offset += bytes.len() as u64;
         Ok(())
     }
@@ -190,9 +208,10 @@ impl Upload {
     /// # Errors
     /// As [`Upload::write`].
     pub fn checkpoint(&mut self) -> Result<(), StoreError> {
-        self.ingest.flush()?;
+        let ingest = self.ingest.as_mut().ok_or_else(|| gone(&self.session.id))?;
+        ingest.flush()?;
         let mut state = lock(&self.progress.state);
-        self.progress.tell(&mut state, self.ingest.held())?;
+        self.progress.tell(&mut state, ingest.held())?;
         drop(state);
         self.touch()
     }
@@ -220,7 +239,8 @@ impl Upload {
     ///
     /// # Errors
     /// As [`Upload::write`].
-    pub fn finish(self) -> Result<BlobInfo, StoreError> {
-        self.ingest.finish()
+    pub fn finish(mut self) -> Result<BlobInfo, StoreError> {
+        let ingest = self.ingest.take().ok_or_else(|| gone(&self.session.id))?;
+        ingest.finish()
     }
 }

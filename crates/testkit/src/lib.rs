@@ -7,5 +7,6 @@ pub mod rigs;
 pub mod server;
 pub mod shared_store;
 pub mod slow;
+pub mod soak;
 
 pub use server::TestServer;

@@ -3,8 +3,7 @@
 use crate::ci::RESTORE;
 use crate::ci::project::{ALL, Job, Project};
 use firn_testkit::rigs::machine::Machine;
-use firn_testkit::rigs::program;
-use firn_testkit::rigs::program::{Outcome, run};
+use firn_testkit::rigs::program::{self, Outcome, run};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -32,8 +31,17 @@ impl Desk {
         let all = machine.path("");
         readable(&all);
         run(program::command("chown").args(["-R", USER]).args(
-            ["home", "temp", "work", "env", "output", "state", "path", "step_summary"]
-                .map(|name| machine.path(name)),
+            [
+                "home",
+                "temp",
+                "work",
+                "env",
+                "output",
+                "state",
+                "path",
+                "step_summary",
+            ]
+            .map(|name| machine.path(name)),
         ))
         .ok();
         Self {
@@ -75,9 +83,15 @@ impl Desk {
 
     /// A step of the user's.
     fn step(&self, program: &str, arguments: &[&str]) -> Outcome {
-        let user = ["--reuid", USER, "--regid", "nogroup", "--clear-groups", program];
-        self.machine
-            .step("setpriv", &[&user, arguments].concat())
+        let user = [
+            "--reuid",
+            USER,
+            "--regid",
+            "nogroup",
+            "--clear-groups",
+            program,
+        ];
+        self.machine.step("setpriv", &[&user, arguments].concat())
     }
 
     /// Restores and builds; gives what restore said, and what was built.
@@ -120,11 +134,15 @@ fn a_daemon_that_does_not_trust_the_user_is_told_of() {
     desk.start_daemon();
     let (said, built) = desk.job(storage);
     assert!(said.contains(&format!("does not trust {USER}")), "{said}");
-    assert!(said.contains(&format!("extra-trusted-users = {USER}")), "{said}");
+    assert!(
+        said.contains(&format!("extra-trusted-users = {USER}")),
+        "{said}"
+    );
     assert_eq!(built, ALL.len(), "the daemon does not use the cache");
 
     let mut desk = Desk::new(&project);
-    desk.machine.configure(&format!("trusted-users = root {USER}"));
+    desk.machine
+        .configure(&format!("trusted-users = root {USER}"));
     desk.start_daemon();
     let (said, built) = desk.job(storage);
     assert!(!said.contains("does not trust"), "{said}");

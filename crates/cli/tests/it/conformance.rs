@@ -4,68 +4,58 @@ use firn_testkit::rigs::conformance::{self, Report};
 
 /// Prints what a suite counted; a run that counted less than it has is none.
 fn counted(suite: &str, report: &Report, least: usize) {
-    let Report {
-        passed,
-        skipped,
-        failed,
-    } = report;
     println!(
-        "{suite}: {} passed, {} failed, {} skipped",
-        passed.len(),
-        failed.len(),
-        skipped.len()
+        "{suite}: {} tests, {} failed, {} skipped",
+        report.counted,
+        report.failed.len(),
+        report.skipped.len()
     );
-    assert!(
-        passed.len() >= least,
-        "{} tests are not all of {suite}",
-        passed.len()
-    );
+    let counted = report.counted;
+    assert!(counted >= least, "{counted} tests are not all of {suite}");
+    assert!(!report.passed.is_empty() && report.failed.is_empty());
 }
 
 #[test]
 fn the_suite_of_the_main_branch_passes_with_everything_on() {
     let server = crate::server();
     let report = conformance::main_branch(&server, false);
-    counted("distribution-spec main, all on", &report, 990);
+    counted("distribution-spec main, all on", &report, 1000);
     assert_eq!(report.skipped, Vec::<String>::new());
 }
 
+/// Its own settings leave two things out, which the run above has in.
 #[test]
 fn the_suite_of_the_main_branch_passes_as_it_comes() {
     let server = crate::server();
     let report = conformance::main_branch(&server, true);
-    counted("distribution-spec main, as it comes", &report, 800);
-    assert_eq!(report.skipped, Vec::<String>::new());
+    counted("distribution-spec main, as it comes", &report, 840);
 }
 
-/// Each of its tests passes in one of the runs: some are either for a registry that takes pushes or for one
-/// that has its content already, or for one that mounts without being told from where or for one that does not.
+/// Some of its tests are for a registry that mounts without being told from where, others for one that does not;
+/// some make the content that they read, others read what they are told is there.
 #[test]
 fn the_suite_of_v1_1_1_passes_with_everything_on() {
     let server = crate::server();
-    let first = [
+    let made = [
         ("OCI_DELETE_MANIFEST_BEFORE_BLOBS", "1"),
         ("OCI_AUTOMATIC_CROSSMOUNT", "1"),
     ];
-    let report = conformance::v1_1_1(&server, "first", &first);
+    let report = conformance::v1_1_1(&server, "first", &made);
     counted(
         "distribution-spec v1.1.1, manifests deleted first",
         &report,
-        75,
+        79,
     );
-    assert_eq!(
-        report
-            .skipped
-            .iter()
-            .map(|name| tail(name))
-            .collect::<Vec<_>>(),
-        [""; 0]
-    );
-    let second = [("OCI_DELETE_MANIFEST_BEFORE_BLOBS", "0")];
-    let report = conformance::v1_1_1(&server, "second", &second);
-    counted("distribution-spec v1.1.1, blobs deleted first", &report, 75);
-}
-
-fn tail(name: &str) -> &str {
-    name.rsplit_once("Tests ").map_or(name, |(_, tail)| tail)
+    let either = [
+        "Get tag name from environment",
+        "Cross-mounting of nonexistent blob should yield session id",
+        "automatic content discovery disabled should return a 202",
+        "Populate registry with test tags (no push)",
+    ];
+    for name in &report.skipped {
+        assert!(either.iter().any(|known| name.ends_with(known)), "{name}");
+    }
+    let others = [("OCI_DELETE_MANIFEST_BEFORE_BLOBS", "0")];
+    let report = conformance::v1_1_1(&server, "second", &others);
+    counted("distribution-spec v1.1.1, blobs deleted first", &report, 79);
 }

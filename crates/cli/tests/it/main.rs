@@ -6,6 +6,7 @@
 mod check;
 mod ci;
 mod ci_action;
+mod ci_daemon;
 mod ci_hash_files;
 mod ci_registry;
 mod ci_watch;
@@ -25,6 +26,7 @@ mod pull_chunks;
 mod registry_clients;
 mod retention;
 mod secrets;
+mod soak;
 mod storage;
 mod tls;
 

@@ -45,7 +45,7 @@ fn the_matrix() {
     let status = r#"{"cache":"acme/web","paths":[]}"#;
     type Row<'a> = (&'a str, &'a str, &'a [u8], [u16; 6]);
     let nar = "/api/v1/nars/0123456789abcdfghijklmnpqrsvwxyz?cache=acme/web";
-    let rows: [Row<'_>; 13] = [
+    let rows: [Row<'_>; 23] = [
         (
             "GET",
             "/acme/web/nix-cache-info",
@@ -72,6 +72,12 @@ fn the_matrix() {
         (
             "GET",
             "/api/v1/caches/acme/web",
+            b"",
+            [401, 401, 403, 200, 403, 200],
+        ),
+        (
+            "GET",
+            "/api/v1/images?cache=acme/web",
             b"",
             [401, 401, 403, 200, 403, 200],
         ),
@@ -252,4 +258,100 @@ fn a_nar_is_read_only_through_a_cache_that_has_it() {
     admin.get(&format!("/main/{name}")).expect(200);
     // Both share a domain, and still.
     admin.get(&format!("/open/{name}")).expect(404);
+}
+
+/// What each right lets a client of the registry do, with the token itself and with one exchanged for it.
+#[test]
+fn the_matrix_of_the_registry() {
+    use firn_formats::oci::media_type::{OCI_CONFIG, OCI_MANIFEST};
+    let server = TestServer::start();
+    let url = server.url();
+    let admin = Client::new(&url, Some(server.admin_token()));
+    admin
+        .post_json("/api/v1/caches", &private("team"))
+        .expect(200);
+    let config = format!("sha256:{}", firn_formats::Sha256::of(b"{}").hex());
+    let blob = format!("/v2/team/app/blobs/uploads/?digest={config}");
+    let manifest = |note: &str| {
+        serde_json::json!({
+            "schemaVersion": 2, "mediaType": OCI_MANIFEST, "layers": [], "annotations": {"note": note},
+            "config": {"mediaType": OCI_CONFIG, "digest": config, "size": 2},
+        })
+        .to_string()
+    };
+    let put = |client: &Client, tag: &str, note: &str| {
+        let path = format!("/v2/team/app/manifests/{tag}");
+        let headers = [("content-type", OCI_MANIFEST)];
+        client
+            .send("PUT", &path, &headers, manifest(note).as_bytes())
+            .status
+    };
+    let rights = [
+        ("pull", vec![Right::Pull], [200, 403, 403, 403, 403, 403]),
+        (
+            "create",
+            vec![Right::Create],
+            [403, 201, 201, 201, 403, 403],
+        ),
+        ("push", vec![Right::Push], [403, 201, 201, 201, 201, 403]),
+        (
+            "delete",
+            vec![Right::Delete],
+            [403, 403, 403, 403, 403, 202],
+        ),
+        (
+            "pull and create",
+            vec![Right::Pull, Right::Create],
+            [200, 201, 201, 201, 403, 403],
+        ),
+        ("admin", vec![Right::Admin], [200, 201, 201, 201, 201, 202]),
+    ];
+    for (who, allow, expected) in rights {
+        let token = server.token(&["team"], &allow);
+        let basic = ureq_basic(&token);
+        let asked =
+            "/v2/_token?scope=repository:team/app:pull,push,delete&scope=repository:main/x:push";
+        let exchanged = Client::new(&url, None)
+            .send("GET", asked, &[("authorization", &basic)], &[])
+            .expect(200)
+            .json();
+        let exchanged = exchanged["token"].as_str().unwrap().to_owned();
+        for (kind, token) in [("own", &token), ("exchanged", &exchanged)] {
+            admin.send("POST", &blob, &[], b"{}").expect(201);
+            assert_eq!(put(&admin, "taken", "first"), 201);
+            let client = Client::new(&url, Some(token));
+            let new = format!("new-{}-{kind}", who.replace(' ', "-"));
+            let did = [
+                client.get("/v2/team/app/manifests/taken").status,
+                client.send("POST", &blob, &[], b"{}").status,
+                put(&client, &new, who),
+                // The same again moves nothing.
+                put(&client, &new, who),
+                put(&client, "taken", who),
+                client.delete("/v2/team/app/manifests/taken").status,
+            ];
+            // An exchanged token that lacks a right may ask for another: 401 says so.
+            let expected = expected.map(|status| match (kind, status) {
+                ("exchanged", 403) => 401,
+                (_, status) => status,
+            });
+            let moving = did[4];
+            assert!(
+                did == expected
+                    || (who.contains("create") && moving == 403 && {
+                        let mut expected = expected;
+                        expected[4] = 403;
+                        did == expected
+                    }),
+                "{who}, {kind}: {did:?}, not {expected:?}"
+            );
+            let elsewhere = client
+                .send("POST", "/v2/main/x/blobs/uploads/", &[], b"")
+                .status;
+            assert!(
+                matches!(elsewhere, 401 | 403) || who == "admin",
+                "{who} {kind}: {elsewhere}"
+            );
+        }
+    }
 }

@@ -10,9 +10,11 @@
 mod admin;
 mod auth_matrix;
 mod check;
+mod collection;
 mod connections;
 mod disk_full;
 mod http;
+mod malformed;
 mod nix_door;
 mod push_protocol;
 mod range;

@@ -351,3 +351,155 @@ fn an_old_docker_is_told_what_to_do() {
         )
         .expect(200);
 }
+
+/// Bytes that were acknowledged are there after a restart, whole chunks or not.
+#[test]
+fn uploads_survive_a_restart() {
+    let mut server = TestServer::start();
+    let url = server.url();
+    let token = server.admin_token().to_owned();
+    let admin = Client::new(&url, Some(&token));
+    let bytes = noise(21, 1_500_000);
+    let begun = admin
+        .send("POST", "/v2/main/app/blobs/uploads/", &[], b"")
+        .expect(202);
+    let location = begun.header("location").unwrap().to_owned();
+    let mut sent = 0;
+    for length in [1, 70_000, 900_000, 3] {
+        server.restart();
+        let admin = Client::new(&url, Some(&token));
+        let status = admin.get(&location).expect(204);
+        let range = format!("0-{}", sent.max(1) - 1);
+        assert_eq!(status.header("range"), Some(range.as_str()));
+        let range = format!("{sent}-{}", sent + length - 1);
+        admin
+            .send(
+                "PATCH",
+                &location,
+                &[("content-range", &range)],
+                &bytes[sent..sent + length],
+            )
+            .expect(202);
+        sent += length;
+        // Another repository's client does not find it.
+        let elsewhere = location.replace("main/app", "main/other");
+        admin.get(&elsewhere).expect(404);
+    }
+    server.restart();
+    let admin = Client::new(&url, Some(&token));
+    let digest = digest(&bytes);
+    admin
+        .put(&format!("{location}?digest={digest}"), &bytes[sent..])
+        .expect(201);
+    let found = admin
+        .get(&format!("/v2/main/app/blobs/{digest}"))
+        .expect(200);
+    assert_eq!(found.body, bytes);
+    admin.get(&location).expect(404);
+    server.restart();
+    Client::new(&url, Some(&token)).get(&location).expect(404);
+}
+
+/// One is finished, one goes on, one is cancelled.
+#[test]
+fn uploads_of_one_blob_do_not_disturb_each_other() {
+    let server = TestServer::start();
+    let admin = Client::new(&server.url(), Some(server.admin_token()));
+    let bytes = noise(22, 800_000);
+    let digest = digest(&bytes);
+    let begin = || {
+        let begun = admin
+            .send("POST", "/v2/main/app/blobs/uploads/", &[], b"")
+            .expect(202);
+        begun.header("location").unwrap().to_owned()
+    };
+    let (first, second, third) = (begin(), begin(), begin());
+    for location in [&first, &second, &third] {
+        admin
+            .send("PATCH", location, &[], &bytes[..500_000])
+            .expect(202);
+    }
+    admin.delete(&third).expect(204);
+    admin
+        .put(&format!("{first}?digest={digest}"), &bytes[500_000..])
+        .expect(201);
+    admin
+        .send("PATCH", &second, &[], &bytes[500_000..])
+        .expect(202);
+    admin
+        .put(&format!("{second}?digest={digest}"), b"")
+        .expect(201);
+    let found = admin
+        .get(&format!("/v2/main/app/blobs/{digest}"))
+        .expect(200);
+    assert_eq!(found.body, bytes);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let admin = Client::new(&server.url(), Some(server.admin_token()));
+                let path = format!("/v2/main/app/blobs/uploads/?digest={digest}");
+                admin.send("POST", &path, &[], &bytes).expect(201);
+            });
+        }
+    });
+}
+
+#[test]
+fn sha512_is_taken_kept_and_given() {
+    use sha2::Digest as _;
+    let server = TestServer::start();
+    let admin = Client::new(&server.url(), Some(server.admin_token()));
+    let sha512 = |bytes: &[u8]| {
+        let hex: String = sha2::Sha512::digest(bytes)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        format!("sha512:{hex}")
+    };
+    let layer = noise(23, 300_000);
+    let digest = sha512(&layer);
+    let uploads = "/v2/main/app/blobs/uploads/";
+    let wrong = format!("{uploads}?digest={}", sha512(b"other"));
+    admin.send("POST", &wrong, &[], &layer).expect(400);
+    for _ in 0..2 {
+        admin
+            .send("POST", &format!("{uploads}?digest={digest}"), &[], &layer)
+            .expect(201);
+    }
+    let path = format!("/v2/main/app/blobs/{digest}");
+    assert_eq!(admin.get(&path).expect(200).body, layer);
+    let part = admin
+        .send("GET", &path, &[("range", "bytes=-5")], b"")
+        .expect(206);
+    assert_eq!(part.body, layer[layer.len() - 5..]);
+    let config = push_blob(&admin, "main/app", b"{}");
+    let bytes = manifest((&config, 2), &[(&digest, layer.len())]);
+    let named = sha512(&bytes);
+    let path = format!("/v2/main/app/manifests/{named}");
+    let put =
+        put_manifest(&admin, &format!("{path}?tag=a&tag=b"), OCI_MANIFEST, &bytes).expect(201);
+    assert_eq!(put.header("docker-content-digest"), Some(named.as_str()));
+    let tagged = admin.get("/v2/main/app/manifests/b").expect(200);
+    assert_eq!(tagged.body, bytes);
+    assert_eq!(tagged.header("docker-content-digest"), Some(named.as_str()));
+    put_manifest(&admin, &format!("{path}?tag=-"), OCI_MANIFEST, &bytes).expect(400);
+}
+
+/// Beyond the 4 MiB that the specification asks for, and byte for byte: white space and unknown members too.
+#[test]
+fn large_manifests_come_back_byte_for_byte() {
+    let server = TestServer::start();
+    let admin = Client::new(&server.url(), Some(server.admin_token()));
+    let config = push_blob(&admin, "main/app", b"{}");
+    for mebibytes in [4, 9] {
+        let small = String::from_utf8(manifest((&config, 2), &[])).unwrap();
+        let padding = "x".repeat(mebibytes << 20);
+        let bytes = small.replacen('{', &format!("{{ \n\t\"unknown\": \"{padding}\", "), 1);
+        let path = format!("/v2/main/app/manifests/{mebibytes}");
+        put_manifest(&admin, &path, OCI_MANIFEST, bytes.as_bytes()).expect(201);
+        assert_eq!(admin.get(&path).expect(200).text(), bytes);
+    }
+    let path = "/v2/main/app/manifests/huge";
+    let refused = put_manifest(&admin, path, OCI_MANIFEST, &vec![b' '; 17 << 20]).expect(413);
+    assert_eq!(error_code(&refused), "SIZE_INVALID");
+}

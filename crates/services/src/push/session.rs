@@ -2,6 +2,7 @@
 
 use super::frames::Slices;
 use super::{CHUNKS_PER_BLOB_MAX, CHUNKS_PER_SESSION_MAX};
+use crate::sessions::renewal;
 use crate::{ServiceError, access::Cache, sync::lock};
 use firn_chunks::{ChunkId, ChunkList, ListId};
 use firn_store::{BlobInfo, BlobVerifier, Session, Store};
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How often a session in use is renewed in the store.
+/// How often a session in use is renewed in the store, at the least.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 
 /// How far a proposed blob is.
@@ -110,7 +111,7 @@ impl PushSession {
         let mut seen = lock(&self.seen);
         let now = Instant::now();
         seen.0 = now;
-        let due = now.duration_since(seen.1) >= RENEW_EVERY;
+        let due = now.duration_since(seen.1) >= renewal(&self.session, RENEW_EVERY);
         if due {
             seen.1 = now;
         }

@@ -11,6 +11,7 @@
 //! names keeps its lease.
 
 mod error;
+mod images;
 mod manifests;
 mod referrers;
 mod tags;

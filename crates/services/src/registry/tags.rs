@@ -1,6 +1,7 @@
 //! Lists of tags and of repositories.
 
 use super::{Registry, RegistryError, Repository};
+use crate::ServiceError;
 use crate::access::Cache;
 use firn_store::{Entry, EntryKind};
 
@@ -85,7 +86,7 @@ impl Registry {
         repository: &Repository,
         kind: EntryKind,
         prefix: &str,
-    ) -> Result<Vec<Entry>, RegistryError> {
+    ) -> Result<Vec<Entry>, ServiceError> {
         let mut all: Vec<Entry> = Vec::new();
         loop {
             let after = all.last().map(|entry| entry.key.as_str());

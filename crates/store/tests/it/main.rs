@@ -17,4 +17,5 @@ mod rebuild;
 mod sessions;
 mod shared;
 mod support;
+mod uploads;
 mod versions;

@@ -14,6 +14,8 @@ pub struct Report {
     pub skipped: Vec<String>,
     /// Names of the others.
     pub failed: Vec<String>,
+    /// What the report itself counts: one test may judge several requests.
+    pub counted: usize,
 }
 
 /// Everything of the main branch's suite that a setting can switch on, but for sparse manifests: those name
@@ -111,7 +113,13 @@ fn report(command: &mut Command, results: &TempDir) -> Report {
     let outcome = program::run(command);
     let junit = std::fs::read_to_string(results.path().join("junit.xml"))
         .unwrap_or_else(|error| panic!("there is no report ({error}): {outcome}"));
-    let mut report = Report::default();
+    let total = junit
+        .split_once(" tests=\"")
+        .and_then(|(_, rest)| rest.split_once('"'));
+    let mut report = Report {
+        counted: total.map_or(0, |(count, _)| count.parse().unwrap_or(0)),
+        ..Report::default()
+    };
     for element in junit.split("<testcase ").skip(1) {
         let attributes = element.split_once('>').map_or(element, |(first, _)| first);
         let value = |name: &str| {

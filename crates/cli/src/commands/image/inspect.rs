@@ -10,6 +10,7 @@ use crate::{
 use firn_client::{
     ClientError, credentials::Credential, http::Http, image::StoredImage, registry::Repository,
 };
+use firn_formats::admin::ImageView;
 use firn_formats::oci::{Digest, ImageConfig, Index, Manifest, Reference};
 use serde::Serialize;
 use std::path::Path;
@@ -29,6 +30,9 @@ struct Report {
     digest: String,
     manifest: Manifest,
     config: ImageConfig,
+    /// What the other images of its cache share with it; of a Firn server's images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sharing: Option<ImageView>,
 }
 
 pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
@@ -64,7 +68,20 @@ fn from_registry(global: &Global, args: &Args) -> Outcome<Report> {
     };
     let manifest: Manifest =
         serde_json::from_slice(&bytes).map_err(|error| malformed("manifest", &error))?;
-    read(&bytes, &repository.blob(&manifest.config.digest)?)
+    let mut report = read(&bytes, &repository.blob(&manifest.config.digest)?)?;
+    report.sharing = sharing(global, args, &tag)?;
+    Ok(report)
+}
+
+/// What the server says of the image's layers, if it lies in a Firn server's cache under a tag.
+fn sharing(global: &Global, args: &Args, tag: &str) -> Outcome<Option<ImageView>> {
+    let reference = Reference::parse(&args.image).map_err(ClientError::from)?;
+    if reference.registry.is_some() || reference.digest.is_some() {
+        return Ok(None);
+    }
+    let image = format!("{}:{tag}", reference.name.as_str());
+    let found = global.connect()?.images(&global.cache, Some(&image))?;
+    Ok(found.into_iter().next())
 }
 
 fn repository(global: &Global, args: &Args) -> Outcome<(Repository, String)> {
@@ -94,6 +111,7 @@ fn read(manifest: &[u8], config: &[u8]) -> Outcome<Report> {
         manifest: serde_json::from_slice(manifest)
             .map_err(|error| malformed("manifest", &error))?,
         config: serde_json::from_slice(config).map_err(|error| malformed("config", &error))?,
+        sharing: None,
     })
 }
 
@@ -139,6 +157,7 @@ fn text(report: &Report) -> String {
             vec![
                 digest.chars().take(19).collect(),
                 bytes(layer.size),
+                shared(report, &digest),
                 comment.chars().take(100).collect(),
             ]
         })
@@ -149,5 +168,20 @@ fn text(report: &Report) -> String {
         report.manifest.layers.len(),
         bytes(report.manifest.layers.iter().map(|layer| layer.size).sum())
     ));
+    if let Some(sharing) = &report.sharing {
+        let own = bytes(sharing.own_bytes);
+        out.push_str(&format!(", {own} in no other image of the cache"));
+    }
     out
+}
+
+fn shared(report: &Report, digest: &str) -> String {
+    let contents = report.sharing.iter().flat_map(|sharing| &sharing.contents);
+    let mut found = contents.filter(|layer| layer.digest == digest);
+    match found.next().map(|layer| layer.other_images) {
+        None => String::new(),
+        Some(0) => "its own".to_owned(),
+        Some(1) => "in 1 other".to_owned(),
+        Some(count) => format!("in {count} others"),
+    }
 }

@@ -2,6 +2,7 @@
 
 mod build;
 mod inspect;
+mod list;
 mod plan;
 mod push;
 mod spec_args;
@@ -16,6 +17,8 @@ pub(crate) enum Command {
     Build(build::Args),
     /// Compose an image and push it, to the Firn server or to any registry
     Push(push::Args),
+    /// List the images of a Firn server's cache
+    List(list::Args),
     /// Show an image of a registry, an archive or a layout
     Inspect(inspect::Args),
 }
@@ -25,6 +28,7 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
         Command::Plan(args) => plan::run(global, &args),
         Command::Build(args) => build::run(global, &args),
         Command::Push(args) => push::run(global, &args),
+        Command::List(args) => list::run(global, &args),
         Command::Inspect(args) => inspect::run(global, &args),
     }
 }
