@@ -36,9 +36,9 @@ pub(crate) struct App {
     pub(crate) services: Services,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
+    pub(crate) keeper: Keeper,
     pub(crate) frame_bodies: Gate,
     pub(crate) document_bodies: Gate,
-    pub(crate) keeper: Keeper,
     pub(crate) frame_workers: Semaphore,
     uploads: Gate,
     /// The server's URL as it knows it: configured, or its address.
@@ -99,9 +99,9 @@ impl App {
         Self {
             services,
             metrics: Metrics::new(),
+            keeper: Keeper::new(),
             frame_bodies: gate(FRAME_BODIES_KIB),
             document_bodies: gate(DOCUMENT_BODIES_KIB),
-            keeper: Keeper::new(),
             frame_workers: Semaphore::new(FRAME_WORKERS),
             uploads: gate(config.limits.uploads_max),
             config,
