@@ -110,7 +110,7 @@ fn copy_packs(
                 }
                 Some(Copied::There) => {}
                 Some(Copied::Linked) => report.packs_linked += 1,
-                Some(Copied::Copied(bytes)) => {
+                Some(Copied::Written(bytes)) => {
                     report.packs_copied += 1;
                     report.bytes_copied += bytes;
                 }

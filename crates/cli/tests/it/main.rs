@@ -6,7 +6,6 @@
 mod check;
 mod ci;
 mod ci_action;
-mod ci_daemon;
 mod ci_hash_files;
 mod ci_registry;
 mod ci_watch;

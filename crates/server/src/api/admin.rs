@@ -259,7 +259,7 @@ pub(super) async fn gc(
 ) -> Result<Json<CollectionView>, Fault> {
     // It is about all caches at once.
     covers(&who(&app, &headers), &["*".to_owned()], Right::Admin)?;
-    let request: CollectionRequest = json(&app, body).await?;
+    let request: CollectionRequest = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
     let view = work(&app, move |app| keeper::collect_asked(app, &request)).await?;
     Ok(Json(view))
 }

@@ -116,11 +116,6 @@ impl Server {
         kib.expect("a peak") * 1024
     }
 
-    /// What it logged.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default()
-    }
-
     /// Ends the process with SIGKILL, as a crash does.
     pub fn crash(&mut self) {
         self.child.kill().expect("cannot kill the server");
