@@ -8,10 +8,10 @@ FUZZ_TARGETS ?=
 MUSL := x86_64-unknown-linux-musl
 MUSL_BINARY := target/$(MUSL)/dist/firn
 
-.PHONY: help setup packages build test soak lint fmt demo bench bench-ci dist fuzz clean
+.PHONY: help setup packages build test soak lint fmt demo bench bench-ci bench-layers dist fuzz clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what tests, demo and benches need (Debian, root); at once when all is there
 	@tools/setup
@@ -45,6 +45,9 @@ bench: setup build ## Measure against the peers, paired and interleaved
 
 bench-ci: setup build ## Act a CI's jobs by Firn and by tarball with the real @actions/cache
 	tools/bench-ci
+
+bench-layers: packages build ## Replay series of image revisions with every layer algorithm
+	tools/bench-layers
 
 dist: packages ## Build dist/firn, one static binary
 	rustup target list --installed | grep -qx $(MUSL) || rustup target add $(MUSL)

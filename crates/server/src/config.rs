@@ -1,5 +1,6 @@
 //! Configuration: works with none; a JSON file, then flags, change it.
 
+use crate::limits::Limits;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub struct Config {
     pub drain_seconds: u64,
     /// Most connections at a time.
     pub connections_max: usize,
+    /// What one client may cost.
+    pub limits: Limits,
 }
 
 impl Default for Config {
@@ -61,6 +64,7 @@ impl Default for Config {
             retention_interval_seconds: 600,
             drain_seconds: 30,
             connections_max: 4096,
+            limits: Limits::default(),
         }
     }
 }

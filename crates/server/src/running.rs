@@ -116,6 +116,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         listener,
         move |request| doors.clone().handle(request),
         app.config.connections_max,
+        app.config.limits.clone(),
         Duration::from_secs(app.config.drain_seconds),
         stopped,
     ));

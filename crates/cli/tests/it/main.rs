@@ -6,7 +6,6 @@
 mod check;
 mod ci;
 mod ci_action;
-mod ci_daemon;
 mod ci_hash_files;
 mod ci_registry;
 mod ci_watch;
@@ -15,8 +14,10 @@ mod conformance;
 mod crash;
 mod firn_commands;
 mod foreign_registry;
+mod image_history;
 mod images;
 mod keys;
+mod limits;
 mod nix_private;
 mod nix_realisations;
 mod nix_substitute;

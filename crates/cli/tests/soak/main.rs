@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod churn;
+mod edges;
 mod kill;
 
 use firn_testkit::rigs::serve::Server;

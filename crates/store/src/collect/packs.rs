@@ -98,7 +98,7 @@ impl Collector<'_> {
             let held = self
                 .inner
                 .db
-                .snapshot(|connection| packs::holds_needed(connection, pack.id))?;
+                .snapshot(|connection| packs::holds_valid(connection, pack.id))?;
             match held {
                 true => tracing::error!(pack = %pack.key(), "kept: its sums are wrong"),
                 false => sure.push(pack),

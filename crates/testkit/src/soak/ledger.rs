@@ -100,7 +100,7 @@ impl Ledger {
 
     /// Whether the server was up from `then` until now, so that no failure is excused.
     pub(super) fn was_up_since(&self, then: u64) -> bool {
-        then % 2 == 0 && self.now() == then
+        then.is_multiple_of(2) && self.now() == then
     }
 
     /// The server goes down, or is up again.

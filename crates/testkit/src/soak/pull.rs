@@ -167,7 +167,7 @@ pub(super) fn read_path(
     if !same {
         return Err(Trouble::Wrong(format!("its narinfo is\n{narinfo}")));
     }
-    let plain = choice % 2 == 0;
+    let plain = choice.is_multiple_of(2);
     let url = match plain {
         true => format!("nar/{}.nar", narinfo.nar_hash.base32()),
         false => narinfo.url.clone(),

@@ -13,6 +13,4 @@ pub use place::{Place, places};
 pub use unpack::{RestoredFolder, Unpacker, restore_folder};
 
 #[cfg(test)]
-mod strangers;
-#[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! What is live: the chunks of all blobs, and all that is pinned.
 
 use crate::StoreError;
-use crate::db::chunks::{DAMAGED, VALID};
+use crate::db::chunks::VALID;
 use crate::db::now_ms;
 use crate::types::DomainId;
 use firn_chunks::{ChunkId, ChunkList};
@@ -76,7 +76,7 @@ pub(crate) fn pins(
     Ok((last, false))
 }
 
-/// A chunk that is valid or in quarantine, as the walk over them finds it.
+/// A valid chunk, as the walk over them finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ValidChunk {
     pub(crate) domain: DomainId,
@@ -86,7 +86,7 @@ pub(crate) struct ValidChunk {
     pub(crate) frame_length: u32,
 }
 
-/// The next `limit` rows of chunks after one; hands on those that are valid or in quarantine. Gives the last, `None` at the end.
+/// The next `limit` rows of chunks after one; hands on those that are valid. Gives the last, `None` at the end.
 pub(crate) fn chunks(
     connection: &Connection,
     after: Option<(DomainId, ChunkId)>,
@@ -113,7 +113,7 @@ pub(crate) fn chunks(
             frame_length: row.get(4)?,
         };
         last = Some((chunk.domain, chunk.id));
-        if matches!(row.get(5)?, VALID | DAMAGED) {
+        if row.get::<_, i64>(5)? == VALID {
             take(chunk);
         }
     }
