@@ -8,10 +8,10 @@ FUZZ_TARGETS ?=
 MUSL := x86_64-unknown-linux-musl
 MUSL_BINARY := target/$(MUSL)/dist/firn
 
-.PHONY: help setup packages build test lint fmt demo bench bench-ci dist fuzz clean
+.PHONY: help setup packages build test soak lint fmt demo bench bench-ci bench-layers dist fuzz clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what tests, demo and benches need (Debian, root); at once when all is there
 	@tools/setup
@@ -24,6 +24,10 @@ build: ## Build target/release/firn
 
 test: setup lint ## Everything a change must pass: setup, lint, all tests, those with real clients too
 	cargo test --workspace --locked
+
+soak: setup ## The long forms of the tests of reliability, some 45 minutes: SOAK_SECONDS=1800, SOAK_KILLS=200
+	cargo test --release --locked -p firn-store --test it failpoints::rules -- --include-ignored
+	cargo test --release --locked -p firn-cli --test soak -- --test-threads=1 --nocapture
 
 lint: setup ## Formatting, clippy, licences and sources of the dependencies
 	cargo fmt --all --check
@@ -41,6 +45,9 @@ bench: setup build ## Measure against the peers, paired and interleaved
 
 bench-ci: setup build ## Act a CI's jobs by Firn and by tarball with the real @actions/cache
 	tools/bench-ci
+
+bench-layers: packages build ## Replay series of image revisions with every layer algorithm
+	tools/bench-layers
 
 dist: packages ## Build dist/firn, one static binary
 	rustup target list --installed | grep -qx $(MUSL) || rustup target add $(MUSL)

@@ -2,6 +2,7 @@
 //! ordinary test (`crates/chunks/tests/it/corpus.rs`) calls them with what was found that way and kept.
 
 mod http;
+mod image;
 mod nix;
 mod oci;
 mod push;
@@ -20,6 +21,7 @@ pub const TARGETS: &[Target] = &[
     ("manifest", oci::manifest),
     ("push_wire", push::wire),
     ("push_json", push::json),
+    ("nar_layout", push::layout),
     ("frame", store::frame),
     ("segment", store::segment),
     ("pack", store::pack),
@@ -29,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     ("rewrap", nix::rewrap),
     ("image_config", oci::image_config),
     ("reference", oci::reference),
+    ("image_history", image::history),
     ("http", http::headers),
 ];
 

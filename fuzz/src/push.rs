@@ -1,6 +1,7 @@
-//! Bodies of the push protocol and of the administration.
+//! Bodies of the push and pull protocols and of the administration.
 
 use firn_formats::admin::{CacheCreate, StatusQuery, TokenCreate};
+use firn_formats::pull::NarLayout;
 use firn_formats::push::{
     Begin, Publish, decode_answers, decode_frames, decode_proposals, encode_answers, encode_frame,
     encode_proposals,
@@ -21,6 +22,13 @@ pub(crate) fn wire(body: &[u8]) {
             encode_frame(&id, &body[range], &mut written);
         }
         assert_eq!(written, body);
+    }
+}
+
+/// How a server says that a NAR is stored: what is read can be written, byte for byte.
+pub(crate) fn layout(bytes: &[u8]) {
+    if let Ok(layout) = NarLayout::decode(bytes) {
+        assert_eq!(layout.encode(), bytes);
     }
 }
 

@@ -215,6 +215,15 @@ pub struct Segment {
     pub signed: Option<Signed>,
 }
 
+/// The version of a segment that a later program wrote: one that is whole, and that [`decode`] does not know.
+pub fn later_version(bytes: &[u8]) -> Option<u16> {
+    let (covered, checksum) = bytes.split_last_chunk::<32>()?;
+    let (version, _) = covered.strip_prefix(MAGIC)?.split_first_chunk::<2>()?;
+    let version = u16::from_le_bytes(*version);
+    let whole = blake3::hash(covered) == blake3::Hash::from_bytes(*checksum);
+    (version > VERSION && whole).then_some(version)
+}
+
 /// Reads a segment.
 ///
 /// # Errors

@@ -7,11 +7,15 @@ use crate::{
 };
 use firn_formats::{
     admin::{
-        CacheConfigure, CacheCreate, CacheView, CheckEvent, CheckRequest, CheckView, DamagedView,
-        Evict, EvictReport, EvictionView, Healed, ImageView, RootPin, RootView, Rotate, StatsView,
-        StatusAnswer, StatusQuery, TokenCreate, TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
+        CacheConfigure, CacheCreate, CacheView, CheckEvent, CheckRequest, CheckView,
+        CollectionRequest, CollectionView, DamagedView, Evict, EvictReport, EvictionView, Healed,
+        ImageView, RootPin, RootView, Rotate, StatsView, StatusAnswer, StatusQuery, TokenCreate,
+        TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
     },
-    push::{Begin, Begun, FramesAccepted, Proposal, ProposalAnswer, Publish, Published},
+    push::{
+        ApiErrorCode, Begin, Begun, FramesAccepted, PART_CHUNKS_MAX, PartTaken, Proposal,
+        ProposalAnswer, Publish, Published,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -20,6 +24,9 @@ use ureq::http::Method;
 
 const JSON: &str = "application/json";
 const BINARY: &str = "application/octet-stream";
+
+/// How often a list that goes in parts is begun before its failure is final.
+const PARTS_TRIES: u32 = 3;
 
 /// A Firn server and the rights we have there.
 #[derive(Clone)]
@@ -203,6 +210,11 @@ impl Server {
         self.get("api/v1/stats")
     }
 
+    /// Takes away what nothing needs any more, or says what that would be. Waits for it.
+    pub fn collect(&self, request: &CollectionRequest) -> Result<CollectionView> {
+        self.post("api/v1/gc", request)
+    }
+
     /// The images of a cache, or one of them (`NAME:TAG`) with its layers.
     pub fn images(&self, cache: &str, image: Option<&str>) -> Result<Vec<ImageView>> {
         let mut path = format!("api/v1/images?cache={}", encode_query(cache));
@@ -290,13 +302,82 @@ impl Server {
         )
     }
 
+    /// Proposes lists; one that is too long for a body goes in parts, by itself.
     pub(crate) fn propose(
         &self,
         session: &str,
         proposals: &[Proposal],
     ) -> Result<Vec<ProposalAnswer>> {
+        let too_long = |proposal: &Proposal| proposal.chunks.len() > PART_CHUNKS_MAX;
+        let (long, short): (Vec<_>, Vec<_>) = proposals.iter().partition(|one| too_long(one));
+        let short: Vec<Proposal> = short.into_iter().cloned().collect();
+        let mut of_short = match short.is_empty() && !long.is_empty() {
+            true => Vec::new(),
+            false => self.propose_once(session, &[], &short)?,
+        }
+        .into_iter();
+        let mut answers = Vec::with_capacity(proposals.len());
+        for proposal in proposals {
+            let answer = match too_long(proposal) {
+                true => Some(self.propose_in_parts(session, proposal)?),
+                false => of_short.next(),
+            };
+            answers.extend(answer);
+        }
+        Ok(answers)
+    }
+
+    /// Proposes a list that is too long for one body. Its parts are in the server's memory only, so one that
+    /// has restarted is told all again.
+    fn propose_in_parts(&self, session: &str, proposal: &Proposal) -> Result<ProposalAnswer> {
+        let mut tries = PARTS_TRIES;
+        loop {
+            tries -= 1;
+            match self.propose_parts(session, proposal) {
+                Err(error) if tries > 0 && error.code() == Some(ApiErrorCode::StaleBlob) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn propose_parts(&self, session: &str, proposal: &Proposal) -> Result<ProposalAnswer> {
+        let path = format!("api/v1/push/{session}/parts");
+        let mut parts = Vec::new();
+        let mut rest = proposal.chunks.as_slice();
+        let part_of = |chunks: &[([u8; 32], u32)]| Proposal {
+            kind: proposal.kind,
+            chunks: chunks.to_vec(),
+        };
+        while rest.len() > PART_CHUNKS_MAX {
+            let (part, after) = rest.split_at(PART_CHUNKS_MAX);
+            let body = firn_formats::push::encode_proposals(&[part_of(part)]);
+            let call = self.call(Method::POST, &path).body(BINARY, &body);
+            let taken: PartTaken = self.http.send(&call)?.accept()?.json()?;
+            parts.push(taken.part.to_string());
+            rest = after;
+        }
+        let before = proposal.chunks.len() - rest.len();
+        let mut answers = self.propose_once(session, &parts, &[part_of(rest)])?;
+        answers
+            .pop()
+            .filter(|answer| answer.missing.len() == before + rest.len())
+            .ok_or_else(|| ClientError::BadAnswer {
+                url: self.url.join(&path),
+                what: "it does not match the proposal".to_owned(),
+            })
+    }
+
+    fn propose_once(
+        &self,
+        session: &str,
+        parts: &[String],
+        proposals: &[Proposal],
+    ) -> Result<Vec<ProposalAnswer>> {
         let body = firn_formats::push::encode_proposals(proposals);
-        let path = format!("api/v1/push/{session}/blobs");
+        let mut path = format!("api/v1/push/{session}/blobs");
+        if !parts.is_empty() {
+            path.push_str(&format!("?parts={}", parts.join(",")));
+        }
         let bad = |what: String| ClientError::BadAnswer {
             url: self.url.join(&path),
             what,
@@ -309,8 +390,9 @@ impl Server {
         let answers =
             firn_formats::push::decode_answers(&answer).map_err(|error| bad(error.to_string()))?;
         let fits = answers.len() == proposals.len()
-            && std::iter::zip(&answers, proposals)
-                .all(|(answer, proposal)| answer.missing.len() == proposal.chunks.len());
+            && std::iter::zip(&answers, proposals).all(|(answer, proposal)| {
+                !parts.is_empty() || answer.missing.len() == proposal.chunks.len()
+            });
         if !fits {
             return Err(bad("it does not match the proposals".to_owned()));
         }

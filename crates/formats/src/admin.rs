@@ -12,6 +12,7 @@
 //! DELETE /api/v1/tokens/ID                 -> 204
 //! POST   /api/v1/status       StatusQuery  -> StatusAnswer
 //! GET    /api/v1/stats                     -> StatsView
+//! POST   /api/v1/gc       CollectionRequest -> CollectionView
 //! GET    /api/v1/images?cache=NAME         -> [ImageView]        (&image=NAME:TAG: that one, with its layers)
 //! POST   /api/v1/check        CheckRequest -> CheckEvent, one a line; empty lines meanwhile
 //! GET    /api/v1/damage?after=DOMAIN-CHUNK -> [DamagedView]
@@ -122,8 +123,8 @@ pub struct TokenCreate {
     pub note: Option<String>,
 }
 
-/// A token just made: the only time it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A token just made: the only time it is shown, and its `Debug` does not.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct TokenCreated {
     pub id: String,
@@ -131,6 +132,15 @@ pub struct TokenCreated {
     /// RFC 3339, or absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
+}
+
+impl std::fmt::Debug for TokenCreated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenCreated")
+            .field("id", &self.id)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A token's public face.
@@ -229,6 +239,45 @@ pub struct StatsView {
     pub blob_identity_bytes: u64,
     pub packs: u64,
     pub sessions: u64,
+}
+
+/// Asks the server to take away what nothing needs any more, or to say what that would be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct CollectionRequest {
+    #[serde(default)]
+    pub dry_run: bool,
+    /// How long readers may go on with packs that hold nothing any more; by default as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<u64>,
+    /// Packs of which more than this share is dead are rewritten; by default 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_percent: Option<u8>,
+}
+
+/// What a collection did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CollectionView {
+    pub dry_run: bool,
+    pub entries_expired: u64,
+    pub blobs_dropped: u64,
+    pub chunks_total: u64,
+    pub chunks_condemned: u64,
+    pub bytes_condemned: u64,
+    pub packs_rewritten: u64,
+    pub bytes_rewritten: u64,
+    pub packs_deleted: u64,
+    pub bytes_deleted: u64,
+    pub packs_waiting: u64,
+    pub bytes_waiting: u64,
+    pub packs_damaged: u64,
+    pub segments_written: u64,
+    pub segments_deleted: u64,
+    /// The server stopped meanwhile; the next collection goes on.
+    pub stopped: bool,
+    pub seconds: f64,
 }
 
 /// What to check of the server's store: the structure, and perhaps all data.
@@ -350,6 +399,7 @@ mod tests {
         };
         let json = serde_json::to_string(&created).unwrap();
         assert_eq!(json, r#"{"id":"i","token":"t"}"#);
+        assert!(!format!("{created:?}").contains("\"t\""));
         assert_eq!(
             serde_json::from_str::<TokenCreated>(&json).unwrap(),
             created

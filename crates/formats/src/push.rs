@@ -5,6 +5,8 @@
 //! ```text
 //! POST /api/v1/push/begin?cache=NAME            Begin -> Begun              (JSON)
 //! POST /api/v1/push/SESSION/blobs               proposals -> answers        (binary)
+//! POST /api/v1/push/SESSION/parts               one proposal -> PartTaken     (binary -> JSON)
+//! POST /api/v1/push/SESSION/blobs?parts=N,…     the first proposal continues these parts
 //! POST /api/v1/push/SESSION/frames              frames -> FramesAccepted    (binary -> JSON)
 //! POST /api/v1/push/SESSION/publish             Publish -> Published        (JSON)
 //! POST /api/v1/push/SESSION/heartbeat           204
@@ -133,6 +135,16 @@ pub struct Published {
     pub layers: BTreeMap<String, LayerDescriptor>,
 }
 
+/// Chunks of one part of a list that is too long for one proposals request.
+pub const PART_CHUNKS_MAX: usize = 200_000;
+
+/// The answer to a part of a proposal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartTaken {
+    /// Names it in the request that continues it, which may have to come soon: parts are kept in memory.
+    pub part: u32,
+}
+
 /// The answer to a frames request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -176,8 +188,14 @@ pub enum ApiErrorCode {
     MissingReference,
     /// 409: already exists.
     Conflict,
+    /// 408: the body came too slowly, or stopped coming.
+    TooSlow,
     /// 413
     TooLarge,
+    /// 429: the client has as many of these as it may have.
+    TooMany,
+    /// 503: there is no place for this now; come again.
+    Busy,
     /// 403: the cache may not hold that much; evicting others made no room.
     QuotaExceeded,
     /// 507
@@ -195,9 +213,12 @@ impl ApiErrorCode {
             Self::Denied | Self::QuotaExceeded => 403,
             Self::NotFound | Self::SessionGone => 404,
             Self::StaleBlob | Self::MissingChunks | Self::Conflict => 409,
+            Self::TooSlow => 408,
             Self::TooLarge => 413,
+            Self::TooMany => 429,
             Self::HashMismatch | Self::MissingReference => 422,
             Self::Internal => 500,
+            Self::Busy => 503,
             Self::StorageFull => 507,
         }
     }

@@ -44,14 +44,6 @@ pub enum ClosureError {
     MissingRoot(StorePath),
 }
 
-/// The order in which equals are taken: by name, then by hash, so that it does not
-/// turn with every rebuild.
-type OrderKey<'a> = (&'a str, &'a StorePath);
-
-fn order_key(path: &StorePath) -> OrderKey<'_> {
-    (path.name(), path)
-}
-
 impl Closure {
     /// Sorts the paths, references first, else by name; the order of `paths` does not
     /// matter, duplicates fall together, references to oneself and cycles are borne
@@ -122,11 +114,6 @@ impl Closure {
             Some(root) => Err(ClosureError::MissingRoot(root.clone())),
             None => Ok(()),
         }
-    }
-
-    /// Sorts indices by name, then by path.
-    pub(crate) fn sort_by_name(&self, indices: &mut [usize]) {
-        indices.sort_unstable_by_key(|&i| order_key(&self.paths[i].path));
     }
 }
 

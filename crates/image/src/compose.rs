@@ -77,7 +77,7 @@ pub fn plan_image_in(
     } else {
         limit
     };
-    let mut layers: Vec<PlannedLayer> = plan::plan(&closure, spec.algorithm, limit)
+    let mut layers: Vec<PlannedLayer> = plan::plan(&closure, spec.algorithm, limit, &spec.history)
         .into_iter()
         .map(|paths| PlannedLayer {
             key: key::of_paths(&closure, &paths),

@@ -6,4 +6,5 @@ pub mod compose;
 pub mod encode;
 pub mod output;
 pub mod plan;
+pub mod replay;
 pub mod spec;

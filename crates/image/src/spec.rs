@@ -1,6 +1,6 @@
 //! What an image shall be.
 
-use crate::plan::Algorithm;
+use crate::plan::{Algorithm, History};
 use firn_formats::oci::config::Config;
 
 /// Layer compression.
@@ -26,6 +26,8 @@ pub struct ImageSpec {
     pub created: String,
     pub max_layers: usize,
     pub algorithm: Algorithm,
+    /// What is known of the image's revisions so far.
+    pub history: History,
     pub compression: LayerCompression,
     /// Symlinks at `/bin`, `/etc`, `/lib`, `/share` to what the roots have there.
     pub root_links: bool,
@@ -50,6 +52,7 @@ impl Default for ImageSpec {
             created: CREATED.to_owned(),
             max_layers: LAYERS_DEFAULT,
             algorithm: Algorithm::default(),
+            history: History::default(),
             compression: LayerCompression::default(),
             root_links: true,
             users: true,

@@ -2,38 +2,45 @@
 
 use crate::body::Body;
 use crate::config::Config;
+use crate::gate::{Busy, Gate, Place};
+use crate::keeper::Keeper;
 use crate::metrics::{Door, Metrics};
-use crate::upload::BodyReader;
+use crate::upload::{BodyReader, Pace};
 use crate::{api, nix, operations, registry, upload};
 use bytes::Bytes;
 use firn_services::Services;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 /// Memory for bodies of frames that are in flight, in KiB: with what they decode to it bounds
 /// the server's memory, whatever the number of clients.
 const FRAME_BODIES_KIB: usize = 32 << 10;
+/// Memory for other bodies that are gathered, in KiB.
+const DOCUMENT_BODIES_KIB: usize = 64 << 10;
 /// Frame bodies worked on at a time. One of each session is decoded, which takes some 4 MiB; the others
 /// wait for it or for the disk.
 const FRAME_WORKERS: usize = 8;
-/// NAR and blob uploads at a time: each holds a decompressor and chunks.
-const UPLOADS_MAX: usize = 16;
+/// When to come again if there was no place, in seconds.
+const COME_AGAIN_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// The server's state.
 pub(crate) struct App {
     pub(crate) services: Services,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
-    pub(crate) frame_bodies: Arc<Semaphore>,
+    pub(crate) keeper: Keeper,
+    pub(crate) frame_bodies: Gate,
+    pub(crate) document_bodies: Gate,
     pub(crate) frame_workers: Semaphore,
-    pub(crate) uploads: Semaphore,
+    uploads: Gate,
     /// The server's URL as it knows it: configured, or its address.
     pub(crate) url: String,
 }
@@ -87,20 +94,32 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 impl App {
     pub(crate) fn new(services: Services, config: Config, url: String) -> Self {
+        let patience = Duration::from_secs(config.limits.place_seconds_max);
+        let gate = |places| Gate::new(places, patience);
         Self {
             services,
-            config,
             metrics: Metrics::new(),
-            frame_bodies: Arc::new(Semaphore::new(FRAME_BODIES_KIB)),
+            keeper: Keeper::new(),
+            frame_bodies: gate(FRAME_BODIES_KIB),
+            document_bodies: gate(DOCUMENT_BODIES_KIB),
             frame_workers: Semaphore::new(FRAME_WORKERS),
-            uploads: Semaphore::new(UPLOADS_MAX),
+            uploads: gate(config.limits.uploads_max),
+            config,
             url,
         }
     }
 
-    /// A body for a blocking reader.
-    pub(crate) fn body_reader(&self, body: Incoming) -> BodyReader {
-        upload::reader(body, self.metrics.received().clone())
+    /// How fast bodies must come.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace::new(&self.config.limits, self.metrics.received().clone())
+    }
+
+    /// A body for a blocking reader, once enough of it came and there is a place for the work.
+    pub(crate) async fn upload(&self, body: Incoming) -> Result<(BodyReader, Place), Busy> {
+        let mut reader = upload::reader(body, self.pace(), self.uploads.clone());
+        reader.begun().await;
+        let place = self.uploads.enter(1).await?;
+        Ok((reader, place))
     }
 }
 
@@ -155,8 +174,13 @@ impl Doors {
             path = request.uri().path(),
         );
         let app = self.app.clone();
-        let response = self.dispatch(door, request).instrument(span.clone()).await;
+        let mut response = self.dispatch(door, request).instrument(span.clone()).await;
         let status = response.status();
+        if matches!(status.as_u16(), 429 | 503) {
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, COME_AGAIN_SECONDS);
+        }
         app.metrics.request(door, status.as_u16());
         let _entered = span.enter();
         if status.is_server_error() {

@@ -6,9 +6,10 @@ use firn_services::ServiceError;
 use firn_store::{BlobReader, StoreError, WouldBlock};
 use http_body::{Frame, SizeHint};
 use prometheus_client::metrics::counter::Counter;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::sync::mpsc;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// Why a response broke off.
@@ -173,58 +174,104 @@ impl BlobBody {
     }
 }
 
-/// Blocks that a blocking worker makes.
+type Next = Box<dyn FnMut() -> Result<Option<Bytes>, BodyError> + Send>;
+
+/// What a turn of a worker came to: the maker, if there is more to make, and the blocks.
+type Turn = (Option<Next>, VecDeque<Result<Bytes, BodyError>>);
+
+enum Making {
+    Idle(Next),
+    Worker(JoinHandle<Turn>),
+    Over,
+}
+
+/// Blocks that a blocking worker makes, some at a turn. Between its turns it holds no thread: a client that
+/// reads slowly, or not at all, must not keep one from others.
 pub(crate) struct MadeBody {
-    blocks: mpsc::Receiver<Result<Bytes, BodyError>>,
+    making: Making,
+    blocks: VecDeque<Result<Bytes, BodyError>>,
     remaining: Option<u64>,
     sent: Counter,
 }
 
-/// Blocks made ahead of the client.
-const MADE_AHEAD: usize = 4;
+/// Blocks that one turn makes …
+const MADE_AT_A_TURN: usize = 4;
+/// … unless they take longer: what comes slowly is sent as it comes.
+const TURN_TIME_MAX: Duration = Duration::from_millis(50);
+
+fn make(mut next: Next) -> Turn {
+    let mut blocks = VecDeque::with_capacity(MADE_AT_A_TURN);
+    let began = Instant::now();
+    while blocks.is_empty() || (blocks.len() < MADE_AT_A_TURN && began.elapsed() < TURN_TIME_MAX) {
+        match next() {
+            Ok(Some(block)) => blocks.push_back(Ok(block)),
+            Ok(None) => return (None, blocks),
+            Err(error) => {
+                blocks.push_back(Err(error));
+                return (None, blocks);
+            }
+        }
+    }
+    (Some(next), blocks)
+}
 
 impl MadeBody {
     /// Runs `next` until it ends. `length` is that of all blocks, if known.
     pub(crate) fn new(
         length: Option<u64>,
         sent: Counter,
-        mut next: impl FnMut() -> Result<Option<Bytes>, BodyError> + Send + 'static,
+        next: impl FnMut() -> Result<Option<Bytes>, BodyError> + Send + 'static,
     ) -> Self {
-        let (sender, blocks) = mpsc::channel(MADE_AHEAD);
-        tokio::task::spawn_blocking(move || {
-            while let Some(block) = next().transpose() {
-                let failed = block.is_err();
-                if sender.blocking_send(block).is_err() || failed {
-                    return;
-                }
-            }
-        });
         Self {
-            blocks,
+            making: Making::Idle(Box::new(next)),
+            blocks: VecDeque::new(),
             remaining: length,
             sent,
         }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let block = ready!(self.blocks.poll_recv(context));
-        Poll::Ready(match block {
-            Some(Ok(block)) => {
-                self.sent.inc_by(block.len() as u64);
-                if let Some(remaining) = &mut self.remaining {
-                    *remaining = remaining.saturating_sub(block.len() as u64);
+        loop {
+            // The next turn is made while the last one's blocks are sent.
+            self.making = match std::mem::replace(&mut self.making, Making::Over) {
+                Making::Idle(next) if self.blocks.len() < MADE_AT_A_TURN / 2 => {
+                    Making::Worker(tokio::task::spawn_blocking(move || make(next)))
                 }
-                Some(Ok(Frame::data(block)))
+                other => other,
+            };
+            if let Some(block) = self.blocks.pop_front() {
+                return Poll::Ready(Some(self.hand_on(block)));
             }
-            Some(Err(error)) => {
-                tracing::error!(%error, source = ?std::error::Error::source(&error),
-                    "a response breaks off; the connection is reset");
-                Some(Err(error))
+            let Making::Worker(worker) = &mut self.making else {
+                return Poll::Ready(self.end());
+            };
+            match ready!(Pin::new(worker).poll(context)) {
+                Ok((next, blocks)) => {
+                    self.blocks = blocks;
+                    self.making = next.map_or(Making::Over, Making::Idle);
+                }
+                Err(error) => {
+                    self.making = Making::Over;
+                    return Poll::Ready(Some(self.hand_on(Err(error.into()))));
+                }
             }
-            None if self.remaining.is_some_and(|remaining| remaining > 0) => {
-                Some(Err(BodyError::Short))
-            }
-            None => None,
-        })
+        }
+    }
+
+    fn hand_on(&mut self, block: Result<Bytes, BodyError>) -> Result<Frame<Bytes>, BodyError> {
+        let block = block.inspect_err(|error| {
+            tracing::error!(%error, source = ?std::error::Error::source(error),
+                "a response breaks off; the connection is reset");
+        })?;
+        self.sent.inc_by(block.len() as u64);
+        if let Some(remaining) = &mut self.remaining {
+            *remaining = remaining.saturating_sub(block.len() as u64);
+        }
+        Ok(Frame::data(block))
+    }
+
+    fn end(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let short = self.remaining.take().is_some_and(|remaining| remaining > 0);
+        short.then_some(Err(BodyError::Short))
     }
 }

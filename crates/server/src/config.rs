@@ -1,5 +1,6 @@
 //! Configuration: works with none; a JSON file, then flags, change it.
 
+use crate::limits::Limits;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +30,10 @@ pub struct Config {
     pub lease_seconds: u64,
     /// How often the store's segments follow its database, in seconds.
     pub segment_interval_seconds: u64,
+    /// How often what nothing needs any more is taken away, in seconds; 0 is never by itself.
+    pub gc_interval_seconds: u64,
+    /// How long packs that hold nothing any more are kept for their readers, in seconds.
+    pub gc_grace_seconds: u64,
     /// Within how long all stored bytes are read once to find those that rot, in seconds; 0 is never.
     pub scrub_interval_seconds: u64,
     /// How often caches with a quota or a time to keep are looked at, in seconds. A push that exceeds a quota
@@ -38,6 +43,8 @@ pub struct Config {
     pub drain_seconds: u64,
     /// Most connections at a time.
     pub connections_max: usize,
+    /// What one client may cost.
+    pub limits: Limits,
 }
 
 impl Default for Config {
@@ -51,10 +58,13 @@ impl Default for Config {
             session_ttl_seconds: 600,
             lease_seconds: 24 * 3600,
             segment_interval_seconds: 30,
+            gc_interval_seconds: 3600,
+            gc_grace_seconds: 3600,
             scrub_interval_seconds: 30 * 24 * 3600,
             retention_interval_seconds: 600,
             drain_seconds: 30,
             connections_max: 4096,
+            limits: Limits::default(),
         }
     }
 }

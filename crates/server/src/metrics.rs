@@ -6,6 +6,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 /// Which door a request came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -58,6 +60,9 @@ pub(crate) struct Metrics {
     chunks: Gauge,
     stored: Gauge,
     sessions: Gauge,
+    collections: Counter,
+    reclaimed: Counter,
+    collection_duration: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -74,6 +79,9 @@ impl Metrics {
             chunks: Gauge::default(),
             stored: Gauge::default(),
             sessions: Gauge::default(),
+            collections: Counter::default(),
+            reclaimed: Counter::default(),
+            collection_duration: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -126,12 +134,36 @@ impl Metrics {
             self.stored.clone(),
         );
         registry.register("sessions", "Open upload sessions", self.sessions.clone());
+        registry.register(
+            "collections",
+            "Times that what nothing needs any more was taken away",
+            self.collections.clone(),
+        );
+        registry.register_with_unit(
+            "reclaimed",
+            "Bytes of packs that were deleted",
+            Unit::Bytes,
+            self.reclaimed.clone(),
+        );
+        registry.register_with_unit(
+            "collection_duration",
+            "How long the last collection took",
+            Unit::Seconds,
+            self.collection_duration.clone(),
+        );
     }
 
     pub(crate) fn request(&self, door: Door, status: u16) {
         self.requests
             .get_or_create(&RequestLabels { door, status })
             .inc();
+    }
+
+    /// A collection has ended.
+    pub(crate) fn collected(&self, bytes: u64, duration: Duration) {
+        self.collections.inc();
+        self.reclaimed.inc_by(bytes);
+        self.collection_duration.set(duration.as_secs_f64());
     }
 
     pub(crate) fn received(&self) -> &Counter {

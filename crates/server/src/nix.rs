@@ -5,6 +5,7 @@
 use crate::app::{App, WorkerFailed, bare, blocking, respond, status, text};
 use crate::auth::identify;
 use crate::body::{BlobBody, Body, BodyError, MadeBody};
+use crate::gate::Busy;
 use crate::metrics::Door;
 
 use bytes::Bytes;
@@ -238,14 +239,7 @@ async fn get(
                 .get(RANGE)
                 .and_then(|value| value.to_str().ok())
                 .map(str::to_owned);
-            let handle = tokio::runtime::Handle::current();
-            answered(
-                blocking(move || {
-                    let _runtime = handle.enter();
-                    nar(&app, &cache, &file, range.as_deref(), pushing)
-                })
-                .await,
-            )
+            answered(blocking(move || nar(&app, &cache, &file, range.as_deref(), pushing)).await)
         }
         Target::Extra(kind, file) => {
             let kind = *kind;
@@ -386,10 +380,10 @@ async fn put(
     if matches!(target, Target::CacheInfo | Target::PublicKey) {
         return text(StatusCode::FORBIDDEN, "this file is the server's own");
     }
-    let Ok(_permit) = app.uploads.acquire().await else {
-        return bare(StatusCode::SERVICE_UNAVAILABLE);
+    let (mut body, _place) = match app.upload(request.into_body()).await {
+        Ok(begun) => begun,
+        Err(Busy) => return failed(&ServiceError::Busy),
     };
-    let mut body = app.body_reader(request.into_body());
     let encoding = encoding.as_deref().map(str::to_owned);
     let worker = app.clone();
     let outcome = match target {

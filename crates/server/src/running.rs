@@ -2,6 +2,7 @@
 
 use crate::app::{App, Doors};
 use crate::config::Config;
+use crate::keeper::Keeper;
 use crate::listen;
 use crate::welcome::lines;
 use firn_services::{ServiceError, Services};
@@ -115,10 +116,12 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         listener,
         move |request| doors.clone().handle(request),
         app.config.connections_max,
+        app.config.limits.clone(),
         Duration::from_secs(app.config.drain_seconds),
         stopped,
     ));
     runtime.spawn(sweep(Arc::downgrade(&app)));
+    Keeper::start(&app).map_err(StartError::Runtime)?;
     runtime.spawn(crate::scrub::run(Arc::downgrade(&app)));
     runtime.spawn(keep_within_limits(Arc::downgrade(&app)));
     tracing::info!(%address, data = %app.config.data.display(), "listening");
@@ -251,6 +254,7 @@ impl Running {
         };
         // An error says that it has ended already.
         let _ = parts.stop.send(());
+        self.app.keeper.stop();
         if let Err(error) = parts.runtime.block_on(parts.serving) {
             tracing::error!(%error, "serving ended badly");
         }

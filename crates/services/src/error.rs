@@ -44,6 +44,10 @@ pub enum ServiceError {
     TooManyUploads(usize),
     #[error("{what} is larger than {limit} bytes")]
     TooLarge { what: &'static str, limit: u64 },
+    #[error("there are {limit} {what} already; come again when some have ended")]
+    TooMany { what: &'static str, limit: usize },
+    #[error("the server has no place for this now; come again")]
+    Busy,
     #[error("the quota is exceeded: {0}")]
     QuotaExceeded(String),
     #[error("the secret file {path}")]
@@ -89,6 +93,9 @@ impl ServiceError {
     /// What a client may branch on.
     pub fn code(&self) -> ApiErrorCode {
         match self {
+            Self::Interrupted(source) if source.kind() == std::io::ErrorKind::TimedOut => {
+                ApiErrorCode::TooSlow
+            }
             Self::BadRequest(_)
             | Self::Format(_)
             | Self::NarInfo(_)
@@ -104,6 +111,8 @@ impl ServiceError {
             Self::MissingReference(_) => ApiErrorCode::MissingReference,
             Self::Conflict(_) | Self::TooManyUploads(_) => ApiErrorCode::Conflict,
             Self::TooLarge { .. } => ApiErrorCode::TooLarge,
+            Self::TooMany { .. } => ApiErrorCode::TooMany,
+            Self::Busy => ApiErrorCode::Busy,
             Self::QuotaExceeded(_) => ApiErrorCode::QuotaExceeded,
             Self::Store(StoreError::Full(_)) => ApiErrorCode::StorageFull,
             Self::SecretFile { .. }

@@ -12,8 +12,16 @@ use std::time::{Duration, Instant};
 
 /// After this time new uploads get a new session, so that the old one's pins go.
 const SHARED_FOR: Duration = Duration::from_secs(300);
-/// How often a session in use is renewed.
+/// How often a session in use is renewed, at the least …
 const RENEW_EVERY: Duration = Duration::from_secs(30);
+
+/// … and how many times in its life: a short one ends before that.
+const RENEWALS: u32 = 3;
+
+/// How long a session waits for its next renewal.
+pub(crate) fn renewal(session: &Session, at_least_every: Duration) -> Duration {
+    at_least_every.min(session.expires_in / RENEWALS)
+}
 
 /// A session, closed when the last of its users drops it.
 pub(crate) struct SharedSession {
@@ -32,7 +40,7 @@ impl SharedSession {
     /// Shows a sign of life if the last was some time ago.
     pub(crate) fn keep_alive(&self) -> Result<(), ServiceError> {
         let mut renewed = lock(&self.renewed);
-        if renewed.elapsed() >= RENEW_EVERY {
+        if renewed.elapsed() >= renewal(&self.session, RENEW_EVERY) {
             self.store.session_touch(&self.session.id)?;
             *renewed = Instant::now();
         }

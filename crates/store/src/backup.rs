@@ -110,7 +110,7 @@ fn copy_packs(
                 }
                 Some(Copied::There) => {}
                 Some(Copied::Linked) => report.packs_linked += 1,
-                Some(Copied::Copied(bytes)) => {
+                Some(Copied::Written(bytes)) => {
                     report.packs_copied += 1;
                     report.bytes_copied += bytes;
                 }
@@ -163,7 +163,7 @@ fn copy_database(source: &Folder, dest: &Folder) -> Result<Vec<PackRow>, StoreEr
     let copy = dest.path(TEMPORARY);
     connection.execute("VACUUM INTO ?", [copy.to_string_lossy()])?;
     dest.sync(TEMPORARY)?;
-    chunks::packs_all(&Connection::open(copy)?)
+    chunks::packs_in_use(&Connection::open(copy)?)
 }
 
 /// Keys, tokens and whatever else lies beside the store; what is a process's own, or grows, stays.

@@ -10,6 +10,7 @@ macro_rules! points {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// A point of the protocol. A test walks over all of them, and fails if one is never reached.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[cfg_attr(not(feature = "failpoints"), allow(unreachable_pub, reason = "tests see it"))]
         pub enum Point {
             $($(#[$doc])* $name,)*
         }
@@ -82,6 +83,30 @@ points! {
     EmptyPackDeleted,
     /// Recovery has cut a pack to its durable length.
     OpenPackCut,
+    /// Entries whose lease has ended are gone.
+    EntriesExpired,
+    /// Blobs that no entry names are gone.
+    BlobsDropped,
+    /// A collector knows which chunks are live.
+    ChunksMarked,
+    /// Chunks are condemned: valid no more.
+    ChunksCondemned,
+    /// Packs that hold nothing are said to be about to go.
+    PacksCondemned,
+    /// A condemned pack has lost its file, and not its row.
+    PackFileDeleted,
+    /// A condemned pack is gone.
+    PackRowsDeleted,
+    /// Frames of a pack that is mostly dead are copied and synced, and rows name the old ones.
+    FramesCopied,
+    /// Rows name the copies.
+    FramesMoved,
+    /// A compaction knows what it will cover, and has written nothing.
+    CompactionBegun,
+    /// The last part of a compaction is durable: it says what is covered.
+    CompactionWritten,
+    /// A covered segment is gone.
+    CoveredDeleted,
     /// A rebuilt database is whole, and beside the old one.
     DatabaseRebuilt,
     /// The old database is out of the way, and the new one not in its place.

@@ -83,6 +83,9 @@ fn replace(folder: &Folder) -> Result<(), StoreError> {
     reach(Point::DatabaseReplaced)
 }
 
+/// The version of segments that this program reads.
+const SEGMENT_VERSION: u32 = 1;
+
 fn read_segment(
     folder: &Folder,
     connection: &Connection,
@@ -90,6 +93,14 @@ fn read_segment(
     report: &mut RebuildReport,
 ) -> Result<i64, StoreError> {
     let bytes = folder.read(key)?.unwrap_or_default();
+    if let Some(version) = segment::later_version(&bytes) {
+        // It is not damaged, so nothing may be made without what it tells.
+        return Err(StoreError::FormatVersion {
+            path: folder.path(key),
+            found: version.to_string(),
+            known: SEGMENT_VERSION,
+        });
+    }
     let segment = match segment::decode(&bytes) {
         Ok(segment) => segment,
         Err(error) => {

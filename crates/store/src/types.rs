@@ -101,6 +101,7 @@ impl EntryKind {
         Self::CiKey,
         Self::PackMark,
         Self::Root,
+        Self::PathMark,
     ];
 
     /// The kind of a number of the format, if this program knows it.

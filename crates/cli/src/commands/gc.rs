@@ -14,9 +14,13 @@ use firn_client::{
         EntryKind, Expire, ExpirePaths, ExpiredEntry, GcOptions, GcPlan, GcReport, PackFile,
     },
 };
+use firn_formats::admin::{CollectionRequest, CollectionView};
 use firn_server::StoreError;
 use serde::Serialize;
 use std::time::Duration;
+
+/// The grace of a store without a server.
+const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -25,10 +29,13 @@ pub(crate) struct Args {
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// How long what nothing needs any more is kept, for the jobs that run meanwhile
-    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = parse_duration)]
-    grace: Duration,
-    /// Forget CI keys that no job has saved for so long [default: never]
+    /// How long what nothing needs any more is kept, for the jobs that run meanwhile [default: 1d; a server's own]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    grace: Option<Duration>,
+    /// Rewrite a server's packs of which more than this share is dead [default: 50]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    dead: Option<u8>,
+    /// Forget CI keys that no job has saved for so long; not of a server [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     keys_unused_for: Option<Duration>,
     /// Forget store paths that were pushed longer ago than so, that no CI key saved since then names, and to which
@@ -50,7 +57,7 @@ impl Args {
             unused_for,
         });
         GcOptions {
-            grace: self.grace,
+            grace: self.grace.unwrap_or(GRACE_DEFAULT),
             expire: keys.into_iter().collect(),
             paths: self.paths_unused_for.map(|unused_for| ExpirePaths {
                 unused_for,
@@ -86,11 +93,13 @@ struct Collected {
 }
 
 pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
-    let locations = args.storage.locations()?;
+    let locations = args.storage.instead_of_server(global)?;
     if locations.is_empty() {
-        return Err(Failure::new("no store is named").hint(
-            "--storage LOCATION or FIRN_STORAGE names one: /FOLDER, s3://BUCKET/PREFIX or oci://REGISTRY/NAME",
-        ));
+        return server(global, args);
+    }
+    if args.dead.is_some() {
+        return Err(Failure::new("--dead is for a server")
+            .hint("a store without a server deletes packs only when nothing in them is needed"));
     }
     let mut all = Vec::with_capacity(locations.len());
     for location in &locations {
@@ -118,6 +127,61 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     show(global.json, &all, |all| {
         all.iter().map(text).collect::<Vec<_>>().join("\n")
     })
+}
+
+/// The server's collection: what would go first, then doing it.
+fn server(global: &Global, args: &Args) -> Outcome {
+    if args.keys_unused_for.is_some() || args.ignore_unreadable {
+        return Err(Failure::new(
+            "--keys-unused-for and --ignore-unreadable are for stores without a server",
+        )
+        .hint("--storage LOCATION or FIRN_STORAGE names one"));
+    }
+    let server = global.connect()?;
+    let mut request = CollectionRequest {
+        dry_run: true,
+        grace_seconds: args.grace.map(|grace| grace.as_secs()),
+        dead_percent: args.dead,
+    };
+    let mut view = server.collect(&request)?;
+    if !args.dry_run {
+        if !global.json {
+            eprint!("{}", server_text(&view));
+        }
+        request.dry_run = false;
+        view = server.collect(&request)?;
+    }
+    show(global.json, &view, server_text)
+}
+
+fn server_text(view: &CollectionView) -> String {
+    let count = |name: &str, count: u64| vec![name.to_owned(), count.to_string()];
+    let size = |name: &str, length: u64| vec![name.to_owned(), bytes(length)];
+    let mut rows = vec![
+        count("entries expired", view.entries_expired),
+        count("blobs dropped", view.blobs_dropped),
+        count("chunks condemned", view.chunks_condemned),
+        size("bytes condemned", view.bytes_condemned),
+        count("packs rewritten", view.packs_rewritten),
+        size("bytes copied", view.bytes_rewritten),
+        count("packs deleted", view.packs_deleted),
+        size("bytes deleted", view.bytes_deleted),
+        count("packs waiting for their grace", view.packs_waiting),
+        size("bytes waiting", view.bytes_waiting),
+        count("damaged packs, left alone", view.packs_damaged),
+        count("segments written", view.segments_written),
+        count("segments deleted", view.segments_deleted),
+    ];
+    rows.retain(|row| row[1] != "0" && row[1] != "0 B");
+    let title = match (view.dry_run, view.stopped) {
+        (true, _) => "would be done",
+        (false, false) => "done",
+        (false, true) => "done so far; the server was stopped",
+    };
+    match rows.is_empty() {
+        true => format!("{title}: nothing\n"),
+        false => format!("{title}\n{}", table(&rows)),
+    }
 }
 
 fn planned(storage: String, dry_run: bool, plan: &GcPlan) -> Collected {

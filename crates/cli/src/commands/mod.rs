@@ -65,7 +65,7 @@ enum Command {
     Check(check::Args),
     /// Copy a server's folder while it works
     Backup(backup::Args),
-    /// Compact a store without a server, and delete what nothing in it needs
+    /// Take away what nothing needs any more, in a server or in a store without one
     Gc(gc::Args),
     /// Show what is stored, and what deduplication saves
     Stats(stats::Args),
@@ -207,6 +207,7 @@ mod tests {
             "firn token rotate --overlap 7d",
             "firn cache key rotate main --overlap 30d",
             "firn gc --storage /srv/firn --dry-run --grace 1d --keys-unused-for 30d",
+            "firn gc --server http://a --dry-run --grace 1h --dead 20",
             "firn check",
             "firn check --data d --read-data --rate 50M --resume",
             "firn check --read-data=1/7 --server http://x --json",

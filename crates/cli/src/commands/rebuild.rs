@@ -38,6 +38,9 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         let failure = Failure::of(&error);
         match error {
             firn_server::StoreError::Locked(_) => failure.hint("stop the server first"),
+            firn_server::StoreError::FormatVersion { .. } => {
+                failure.hint("a later firn wrote this: rebuild with that one")
+            }
             _ => failure,
         }
     })?;

@@ -49,7 +49,9 @@ fn each_damaged_store_is_named_and_what_it_breaks() {
     let (server, _) = closed(&closure);
     let sound = check(&server, &["--read-data"]).ok();
     assert!(
-        sound.contains("damage                      none") || sound.contains("none"),
+        sound
+            .lines()
+            .any(|line| line.starts_with("damage ") && line.ends_with("none")),
         "{sound}"
     );
 
@@ -138,13 +140,12 @@ fn each_damaged_store_is_named_and_what_it_breaks() {
         "{found:?}"
     );
     let json = check(&server, &["--json"]).stdout;
+    // The check before took what lay in the pack into quarantine.
     let view: serde_json::Value = serde_json::from_str(&json).expect("one document");
     assert_eq!(view["damaged"], true);
-    assert!(
-        view["findings"][0]["breaks"]
-            .as_array()
-            .is_some_and(|names| !names.is_empty())
-    );
+    let breaks = |finding: &serde_json::Value| finding["breaks_total"].as_u64() > Some(0);
+    let findings = view["findings"].as_array().expect("findings");
+    assert!(findings.iter().any(breaks), "{view}");
 }
 
 #[test]

@@ -14,8 +14,10 @@ mod conformance;
 mod crash;
 mod firn_commands;
 mod foreign_registry;
+mod image_history;
 mod images;
 mod keys;
+mod limits;
 mod nix_private;
 mod nix_realisations;
 mod nix_substitute;
@@ -24,6 +26,7 @@ mod pull_chunks;
 mod registry_clients;
 mod retention;
 mod secrets;
+mod soak;
 mod storage;
 mod tls;
 

@@ -51,13 +51,23 @@ pub struct Http {
 }
 
 /// A request whose body can be sent again.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Call<'a> {
     method: Method,
     url: String,
     authorization: Option<&'a str>,
     headers: Vec<(&'static str, String)>,
     body: Option<&'a [u8]>,
+}
+
+// By hand: what is said in confidence, or is long, is not shown.
+impl std::fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call")
+            .field("method", &self.method)
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Call<'a> {

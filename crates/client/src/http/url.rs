@@ -21,6 +21,17 @@ impl ServerUrl {
         } else {
             format!("https://{text}")
         };
+        // URLs are shown, logged and kept. So this one is not even quoted.
+        let authority = with_scheme.split("://").nth(1).unwrap_or_default();
+        if authority
+            .split('/')
+            .next()
+            .is_some_and(|authority| authority.contains('@'))
+        {
+            return Err(ClientError::Setting(
+                "a URL must hold no credentials; FIRN_TOKEN or `firn login` gives them".to_owned(),
+            ));
+        }
         let uri: ureq::http::Uri = with_scheme
             .parse()
             .map_err(|_| ClientError::Url(text.to_owned()))?;
@@ -106,6 +117,14 @@ mod tests {
         assert_eq!(url("http://10.0.0.1:1/a//"), "http://10.0.0.1:1/a");
         for bad in ["", "ftp://x", "http://", "http://a b", "http://a?q=1"] {
             assert!(ServerUrl::parse(bad).is_err(), "{bad}");
+        }
+        for secret in [
+            "https://user:hunter2@host/x",
+            "user:hunter2@host",
+            "hunter2@127.0.0.1",
+        ] {
+            let refused = ServerUrl::parse(secret).expect_err(secret);
+            assert!(!format!("{refused} {refused:?}").contains("hunter2"));
         }
     }
 

@@ -1,10 +1,12 @@
 //! Pushing images: to Firn by chunks, to other registries by layers, and those made elsewhere.
 
 mod archive_source;
+mod history;
 mod to_firn;
 mod to_registry;
 
 pub use archive_source::{StoredImage, push_stored};
+pub use history::{HISTORY_TAG, HISTORY_TYPE, read_history, with_revision, write_history};
 pub use to_firn::push_to_firn;
 pub use to_registry::{CONNECTIONS, LayerTrust, RegistryPush, StoreBeside};
 

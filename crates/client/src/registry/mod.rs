@@ -3,6 +3,7 @@
 mod auth;
 mod blobs;
 mod manifests;
+mod referrers;
 mod rights;
 mod tags;
 mod upload;

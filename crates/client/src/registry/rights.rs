@@ -33,7 +33,7 @@ impl Access {
 }
 
 /// The `Authorization` header that works, as far as is known.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Rights {
     header: Option<String>,
     /// Where a token comes from, once the registry has said so.
@@ -41,6 +41,16 @@ pub(super) struct Rights {
     /// What the header allows.
     access: Access,
     least: Access,
+}
+
+// By hand: the header is never shown.
+impl std::fmt::Debug for Rights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rights")
+            .field("bearer", &self.bearer)
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Rights {

@@ -15,7 +15,7 @@ use firn_formats::{
     nix::{Compression, NarInfo, StorePathHash},
     pull::{NarLayout, StoredFrame},
 };
-use firn_store::StoreError;
+use firn_store::{StoreError, shared::ChunkSink};
 use std::{
     collections::HashMap,
     io::Read,
@@ -314,11 +314,7 @@ impl ServerNar {
     }
 
     /// Gives the raw bytes of some chunks, in order, each checked against its id.
-    pub(super) fn read(
-        &self,
-        wanted: &[usize],
-        sink: &mut dyn FnMut(&ChunkId, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<()> {
+    pub(super) fn read(&self, wanted: &[usize], sink: &mut ChunkSink<'_>) -> Result<()> {
         let mut decoder = Decoder::new();
         let mut raw = Vec::new();
         for batch in self.stretches(wanted).chunks(RANGES) {

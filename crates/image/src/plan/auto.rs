@@ -15,7 +15,7 @@ use std::{
 
 pub(super) fn group(closure: &Closure, graph: &Graph, limit: usize) -> Vec<Vec<usize>> {
     let mut sets = Sets::new(closure.paths.len());
-    for path in largest_first(closure) {
+    for path in largest_first(closure, graph) {
         let undo = sets.take(path, graph);
         if sets.distinct.len() > limit {
             undo.into_iter().for_each(|(d, set)| sets.replace(d, set));
@@ -25,9 +25,8 @@ pub(super) fn group(closure: &Closure, graph: &Graph, limit: usize) -> Vec<Vec<u
     sets.into_groups()
 }
 
-fn largest_first(closure: &Closure) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..closure.paths.len()).collect();
-    closure.sort_by_name(&mut order);
+fn largest_first(closure: &Closure, graph: &Graph) -> Vec<usize> {
+    let mut order = graph.names.order.clone();
     order.sort_by_key(|&i| Reverse(closure.paths[i].nar_size));
     order
 }

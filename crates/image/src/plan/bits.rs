@@ -41,4 +41,14 @@ impl Bits {
             })
         })
     }
+    /// Members of both, ascending.
+    pub(super) fn for_each_common(&self, other: &Self, mut member: impl FnMut(usize)) {
+        for (i, (a, b)) in self.0.iter().zip(&other.0).enumerate() {
+            let mut rest = a & b;
+            while rest != 0 {
+                member(i * 64 + rest.trailing_zeros() as usize);
+                rest &= rest - 1;
+            }
+        }
+    }
 }

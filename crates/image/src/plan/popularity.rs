@@ -5,13 +5,11 @@
 //! and a path's popularity is its count below a node that refers to all roots.
 
 use super::Graph;
-use crate::closure::Closure;
 use std::cmp::Reverse;
 
-pub(super) fn group(closure: &Closure, graph: &Graph, limit: usize) -> Vec<Vec<usize>> {
+pub(super) fn group(graph: &Graph, limit: usize) -> Vec<Vec<usize>> {
     let counts = popularity(&graph.references, &tops(graph));
-    let mut order: Vec<usize> = (0..counts.len()).collect();
-    closure.sort_by_name(&mut order);
+    let mut order = graph.names.order.clone();
     order.sort_by_key(|&i| Reverse(counts[i]));
     let alone = if order.len() <= limit {
         order.len()

@@ -8,5 +8,7 @@ mod documents;
 mod encode;
 mod layers;
 mod output;
+mod replay;
 mod roots;
+mod series;
 mod support;

@@ -1,14 +1,16 @@
 //! Caches, tokens, status, figures.
 
 use super::retention::InCache;
-use super::{Fault, json, who, work};
+use super::{ADMIN_JSON_BYTES_MAX, Fault, STATUS_JSON_BYTES_MAX, json, who, work};
 use crate::app::App;
+use crate::keeper;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use firn_formats::admin::{
-    CacheConfigure, CacheCreate, CacheView, ImageView, PathStatus, Right, Rotate, StatsView,
-    StatusAnswer, StatusQuery, TokenCreate, TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
+    CacheConfigure, CacheCreate, CacheView, CollectionRequest, CollectionView, ImageView,
+    PathStatus, Right, Rotate, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated,
+    TokenKeyRotated, TokenView, WhoAmI,
 };
 use firn_formats::nix::NarInfo;
 use firn_formats::push::{ApiErrorCode, PATHS_PER_REQUEST_MAX};
@@ -79,7 +81,7 @@ pub(super) async fn cache_create(
     body: Body,
 ) -> Result<Json<CacheView>, Fault> {
     let who = who(&app, &headers);
-    let request: CacheCreate = json(&app, body).await?;
+    let request: CacheCreate = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
     // To share a domain is to share what is in it: that takes the right on both names.
     let mut names = vec![request.name.clone()];
     names.extend(request.domain.clone());
@@ -101,7 +103,7 @@ pub(super) async fn cache_configure(
 ) -> Result<Json<CacheView>, Fault> {
     let who = who(&app, &headers);
     let cache = app.services.access.authorize(&who, &name, Right::Admin)?;
-    let request: CacheConfigure = json(&app, body).await?;
+    let request: CacheConfigure = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
     let view = work(&app, move |app| {
         let access = &app.services.access;
         let cache = access.cache_configure(&cache, &request)?;
@@ -140,7 +142,7 @@ pub(super) async fn token_create(
     body: Body,
 ) -> Result<Json<TokenCreated>, Fault> {
     let who = who(&app, &headers);
-    let request: TokenCreate = json(&app, body).await?;
+    let request: TokenCreate = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
     covers(&who, &request.caches, Right::Admin)?;
     let created = work(&app, move |app| {
         app.services.access.tokens().create(&request)
@@ -175,7 +177,7 @@ pub(super) async fn key_rotate(
     let who = who(&app, &headers);
     let access = &app.services.access;
     let cache = access.authorize(&who, &query.cache, Right::Admin)?;
-    let request: Rotate = json(&app, body).await?;
+    let request: Rotate = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
     let view = work(&app, move |app| {
         let access = &app.services.access;
         let cache = access.rotate_key(&cache, request.overlap_seconds)?;
@@ -192,7 +194,7 @@ pub(super) async fn token_key_rotate(
 ) -> Result<Json<TokenKeyRotated>, Fault> {
     // The key is everybody's.
     covers(&who(&app, &headers), &["*".to_owned()], Right::Admin)?;
-    let request: Rotate = json(&app, body).await?;
+    let request: Rotate = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
     let until = work(&app, move |app| {
         let access = &app.services.access;
         access.rotate_token_key(request.overlap_seconds)
@@ -209,7 +211,7 @@ pub(super) async fn status(
     body: Body,
 ) -> Result<Json<StatusAnswer>, Fault> {
     let who = who(&app, &headers);
-    let query: StatusQuery = json(&app, body).await?;
+    let query: StatusQuery = json(&app, body, STATUS_JSON_BYTES_MAX).await?;
     let cache = app
         .services
         .access
@@ -248,6 +250,18 @@ fn path_status(app: &App, cache: &Cache, query: StatusQuery) -> Result<StatusAns
         answer.present.insert(path, status);
     }
     Ok(answer)
+}
+
+pub(super) async fn gc(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<CollectionView>, Fault> {
+    // It is about all caches at once.
+    covers(&who(&app, &headers), &["*".to_owned()], Right::Admin)?;
+    let request: CollectionRequest = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
+    let view = work(&app, move |app| keeper::collect_asked(app, &request)).await?;
+    Ok(Json(view))
 }
 
 /// Which images are asked for.

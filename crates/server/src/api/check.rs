@@ -1,7 +1,7 @@
 //! Checking and healing the store, for who may administer all of it.
 
 use super::admin::covers;
-use super::{Fault, gathered, json, who, work};
+use super::{ADMIN_JSON_BYTES_MAX, Fault, gathered, json, who, work};
 use crate::app::App;
 use crate::body::{Body as OwnBody, MadeBody};
 use crate::check::{data_options, view};
@@ -40,7 +40,7 @@ pub(super) async fn check(
     body: Body,
 ) -> Result<Response, Fault> {
     administrator(&app, &headers)?;
-    let request: CheckRequest = json(&app, body).await?;
+    let request: CheckRequest = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
     let sound = |(part, parts): (u32, u32)| part >= 1 && part <= parts;
     if request
         .read_data
@@ -143,7 +143,8 @@ pub(super) async fn heal(
     body: Body,
 ) -> Result<Json<Healed>, Fault> {
     administrator(&app, &headers)?;
-    let body = gathered(&app, body, HEAL_BYTES_MAX).await?;
-    let chunks = work(&app, move |app| app.services.push.heal(&body)).await?;
+    let body = gathered(&app, body, HEAL_BYTES_MAX, &app.frame_bodies).await?;
+    let heal = move |app: &App| app.services.push.heal(&body.bytes);
+    let chunks = work(&app, heal).await?;
     Ok(Json(Healed { chunks }))
 }

@@ -11,18 +11,22 @@ pub(crate) use fault::Fault;
 
 use crate::app::{App, blocking};
 use crate::auth::identify;
-use crate::upload::{GatherError, gather};
+use crate::gate::Gate;
+use crate::upload::{GatherError, Gathered, gather};
 use axum::Router;
 use axum::body::Body;
 use axum::routing::{delete, get, post};
-use bytes::Bytes;
 use firn_formats::push::ApiErrorCode;
 use firn_services::{Identity, ServiceError};
 use http::HeaderMap;
 use std::sync::Arc;
 
-/// Largest JSON body: 20,000 paths with their references.
-const JSON_BODY_BYTES_MAX: usize = 32 << 20;
+/// Largest JSON body of a push: 20,000 paths with their references.
+const PUSH_JSON_BYTES_MAX: usize = 32 << 20;
+/// Largest list of paths to ask for, or to evict: 20,000 of them. Anybody may ask.
+const STATUS_JSON_BYTES_MAX: usize = 8 << 20;
+/// Largest JSON body of the administration.
+const ADMIN_JSON_BYTES_MAX: usize = 64 << 10;
 
 /// The routes.
 pub(crate) fn routes() -> Router<Arc<App>> {
@@ -55,12 +59,14 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/keys/rotate", post(admin::key_rotate))
         .route("/api/v1/tokens/rotate", post(admin::token_key_rotate))
         .route("/api/v1/stats", get(admin::stats))
+        .route("/api/v1/gc", post(admin::gc))
         .route("/api/v1/images", get(admin::images))
         .route("/api/v1/check", post(check::check))
         .route("/api/v1/damage", get(check::damaged))
         .route("/api/v1/heal", post(check::heal))
         .route("/api/v1/push/begin", post(push::begin))
         .route("/api/v1/push/{session}", delete(push::close))
+        .route("/api/v1/push/{session}/parts", post(push::part))
         .route("/api/v1/push/{session}/blobs", post(push::blobs))
         .route("/api/v1/push/{session}/frames", post(push::frames))
         .route("/api/v1/push/{session}/publish", post(push::publish))
@@ -86,24 +92,27 @@ async fn work<T: Send + 'static>(
     }
 }
 
-async fn gathered(app: &App, body: Body, bytes_max: usize) -> Result<Bytes, Fault> {
-    gather(body, bytes_max, app.metrics.received().clone())
+async fn gathered(app: &App, body: Body, bytes_max: usize, gate: &Gate) -> Result<Gathered, Fault> {
+    gather(body, bytes_max, app.pace(), gate)
         .await
         .map_err(|error| match error {
             GatherError::TooLarge(limit) => Fault::new(
                 ApiErrorCode::TooLarge,
                 format!("the body is larger than {limit} bytes"),
             ),
-            GatherError::Broken(error) => Fault::new(
-                ApiErrorCode::BadRequest,
-                format!("the body broke off: {error}"),
-            ),
+            GatherError::Broken(error) => ServiceError::Interrupted(error).into(),
+            GatherError::Busy => ServiceError::Busy.into(),
         })
 }
 
-async fn json<T: serde::de::DeserializeOwned>(app: &App, body: Body) -> Result<T, Fault> {
-    let bytes = gathered(app, body, JSON_BODY_BYTES_MAX).await?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+/// Reads a JSON body of at most `bytes_max`.
+async fn json<T: serde::de::DeserializeOwned>(
+    app: &App,
+    body: Body,
+    bytes_max: usize,
+) -> Result<T, Fault> {
+    let body = gathered(app, body, bytes_max, &app.document_bodies).await?;
+    serde_json::from_slice(&body.bytes).map_err(|error| {
         Fault::new(
             ApiErrorCode::BadRequest,
             format!("the body is not what is expected here: {error}"),

@@ -1,7 +1,8 @@
 //! The push protocol's endpoints.
 
-use super::{Fault, gathered, json, who, work};
+use super::{Fault, PUSH_JSON_BYTES_MAX, gathered, json, who, work};
 use crate::app::App;
+use crate::upload::Gathered;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -9,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use firn_formats::admin::Right;
 use firn_formats::push::{
     ApiErrorCode, Begin, Begun, FRAMES_BODY_BYTES_MAX, FramesAccepted, PROPOSALS_BODY_BYTES_MAX,
-    Publish, Published,
+    PartTaken, Publish, Published,
 };
 use firn_services::push::PushSession;
 use http::header::CONTENT_TYPE;
@@ -60,20 +61,54 @@ pub(super) async fn begin(
         .services
         .access
         .authorize(&who, &query.cache, Right::Push)?;
-    let begin: Begin = json(&app, body).await?;
+    let begin: Begin = json(&app, body, PUSH_JSON_BYTES_MAX).await?;
     let begun = work(&app, move |app| app.services.push.begin(&cache, &begin)).await?;
     Ok(Json(begun))
+}
+
+#[derive(serde::Deserialize)]
+pub(super) struct Continuing {
+    /// Numbers of parts, separated by commas.
+    #[serde(default)]
+    parts: String,
+}
+
+impl Continuing {
+    fn numbers(&self) -> Result<Vec<u32>, Fault> {
+        let parts = self.parts.split(',').filter(|part| !part.is_empty());
+        parts
+            .map(|part| part.parse())
+            .collect::<Result<_, _>>()
+            .map_err(|_| Fault::new(ApiErrorCode::BadRequest, "parts are numbers"))
+    }
+}
+
+pub(super) async fn part(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<PartTaken>, Fault> {
+    let session = session(&app, &headers, id).await?;
+    let gate = &app.document_bodies;
+    let body = gathered(&app, body, PROPOSALS_BODY_BYTES_MAX, gate).await?;
+    let take = move |app: &App| app.services.push.take_part(&session, &body.bytes);
+    Ok(Json(work(&app, take).await?))
 }
 
 pub(super) async fn blobs(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
+    Query(continuing): Query<Continuing>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Fault> {
     let session = session(&app, &headers, id).await?;
-    let body = gathered(&app, body, PROPOSALS_BODY_BYTES_MAX).await?;
-    let answers = work(&app, move |app| app.services.push.propose(&session, &body)).await?;
+    let parts = continuing.numbers()?;
+    let gate = &app.document_bodies;
+    let body = gathered(&app, body, PROPOSALS_BODY_BYTES_MAX, gate).await?;
+    let propose = move |app: &App| app.services.push.propose(&session, &parts, &body.bytes);
+    let answers = work(&app, propose).await?;
     Ok(binary(answers))
 }
 
@@ -85,16 +120,14 @@ pub(super) async fn frames(
 ) -> Result<Json<FramesAccepted>, Fault> {
     let session = session(&app, &headers, id).await?;
     let bytes_max = FRAMES_BODY_BYTES_MAX + FRAMES_OVERHEAD_BYTES;
-    let length = match http_body::Body::size_hint(&body).exact() {
-        Some(length) => usize::try_from(length).map_or(bytes_max, |length| length.min(bytes_max)),
-        None => bytes_max,
-    };
+    let body = gathered(&app, body, bytes_max, &app.frame_bodies).await?;
+    let Gathered {
+        bytes,
+        place: _place,
+    } = body;
     let gone = |_| Fault::new(ApiErrorCode::Internal, "the server is stopping");
-    let kib = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
-    let _memory = app.frame_bodies.acquire_many(kib).await.map_err(gone)?;
-    let body = gathered(&app, body, bytes_max).await?;
     let _worker = app.frame_workers.acquire().await.map_err(gone)?;
-    let accepted = work(&app, move |app| app.services.push.frames(&session, &body)).await?;
+    let accepted = work(&app, move |app| app.services.push.frames(&session, &bytes)).await?;
     Ok(Json(accepted))
 }
 
@@ -105,7 +138,7 @@ pub(super) async fn publish(
     body: Body,
 ) -> Result<Json<Published>, Fault> {
     let session = session(&app, &headers, id).await?;
-    let request: Publish = json(&app, body).await?;
+    let request: Publish = json(&app, body, PUSH_JSON_BYTES_MAX).await?;
     let published = work(&app, move |app| {
         app.services.push.publish(&session, &request)
     })

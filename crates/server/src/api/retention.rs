@@ -1,6 +1,6 @@
 //! What caches keep: roots, evictions.
 
-use super::{Fault, json, who, work};
+use super::{Fault, STATUS_JSON_BYTES_MAX, json, who, work};
 use crate::app::App;
 use axum::Json;
 use axum::body::Body;
@@ -57,7 +57,7 @@ pub(super) async fn pin(
     let who = who(&app, &headers);
     let access = &app.services.access;
     let cache = access.authorize(&who, &query.cache, Right::Push)?;
-    let request: RootPin = json(&app, body).await?;
+    let request: RootPin = json(&app, body, STATUS_JSON_BYTES_MAX).await?;
     let root = work(&app, move |app| {
         app.services.retention.pin(&cache, &request)
     })
@@ -89,7 +89,7 @@ pub(super) async fn evict(
     let who = who(&app, &headers);
     let access = &app.services.access;
     let cache = access.authorize(&who, &query.cache, Right::Admin)?;
-    let request: Evict = json(&app, body).await?;
+    let request: Evict = json(&app, body, STATUS_JSON_BYTES_MAX).await?;
     let evictions = work(&app, move |app| match request.dry_run {
         true => app.services.retention.preview(&cache),
         false => app.services.retention.evict(&cache),

@@ -3,7 +3,7 @@
 
 mod answer;
 
-use crate::{StartError, StopSignals};
+use crate::{Limits, StartError, StopSignals};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -86,6 +86,7 @@ impl Loopback {
             listener,
             move |request| answer::handle(door.clone(), request),
             CONNECTIONS_MAX,
+            Limits::default(),
             DRAIN,
             stopped,
         ));

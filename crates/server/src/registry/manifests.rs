@@ -3,9 +3,9 @@
 use super::{Answer, Call, DOCKER_CONTENT_DIGEST, Failure};
 use crate::app::{bare, respond};
 use crate::body::Body;
+use crate::gate::Busy;
 use crate::metrics::Door;
-use crate::upload::{GatherError, gather};
-use bytes::Bytes;
+use crate::upload::{GatherError, Gathered, gather};
 use firn_formats::admin::Right;
 use firn_formats::oci::manifest::MANIFEST_BYTES_MAX;
 use firn_formats::oci::{ErrorCode, Tag, media_type};
@@ -126,7 +126,10 @@ async fn put(call: &Call, reference: ManifestReference, body: Incoming) -> Answe
         .header(CONTENT_TYPE)
         .map(|text| text.split(';').next().unwrap_or(text).trim().to_owned())
         .unwrap_or_default();
-    let bytes = gathered(call, body).await?;
+    let Gathered {
+        bytes,
+        place: _place,
+    } = gathered(call, body).await?;
     let stored = call
         .work(move |app| {
             let registry = &app.services.registry;
@@ -180,23 +183,23 @@ fn tags(call: &Call) -> Result<Vec<Tag>, RegistryError> {
     Ok(tags)
 }
 
-async fn gathered(call: &Call, body: Incoming) -> Result<Bytes, Failure> {
-    let received = call.app.metrics.received().clone();
-    gather(body, MANIFEST_BYTES_MAX, received)
+async fn gathered(call: &Call, body: Incoming) -> Result<Gathered, Failure> {
+    let app = &call.app;
+    gather(body, MANIFEST_BYTES_MAX, app.pace(), &app.document_bodies)
         .await
-        .map_err(|error| {
-            Failure::Registry(match error {
-                GatherError::TooLarge(limit) => RegistryError {
-                    status: Some(StatusCode::PAYLOAD_TOO_LARGE.as_u16()),
-                    ..RegistryError::with(
-                        ErrorCode::SizeInvalid,
-                        format!("a manifest has at most {limit} bytes"),
-                    )
-                },
-                GatherError::Broken(error) => {
-                    RegistryError::with(ErrorCode::ManifestInvalid, error.to_string())
-                }
-            })
+        .map_err(|error| match error {
+            GatherError::TooLarge(limit) => Failure::Registry(RegistryError {
+                status: Some(StatusCode::PAYLOAD_TOO_LARGE.as_u16()),
+                ..RegistryError::with(
+                    ErrorCode::SizeInvalid,
+                    format!("a manifest has at most {limit} bytes"),
+                )
+            }),
+            GatherError::Broken(error) => Failure::Registry(RegistryError::with(
+                ErrorCode::ManifestInvalid,
+                error.to_string(),
+            )),
+            GatherError::Busy => Busy.into(),
         })
 }
 

@@ -8,10 +8,11 @@ mod uploads;
 use crate::app::{App, JSON, WorkerFailed, bare, blocking, respond, status};
 use crate::auth::identify;
 use crate::body::Body;
+use crate::gate::Busy;
 use firn_formats::admin::Right;
 use firn_formats::oci::{Digest, ErrorCode};
 use firn_services::registry::{RegistryError, Repository};
-use firn_services::{Identity, Refusal};
+use firn_services::{Identity, Refusal, ServiceError};
 use http::header::{HeaderName, HeaderValue, LINK, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -92,6 +93,12 @@ impl From<RegistryError> for Failure {
 impl From<WorkerFailed> for Failure {
     fn from(_: WorkerFailed) -> Self {
         Self::Worker
+    }
+}
+
+impl From<Busy> for Failure {
+    fn from(_: Busy) -> Self {
+        Self::Registry(ServiceError::Busy.into())
     }
 }
 

@@ -99,9 +99,9 @@ fn granted(call: &Call, who: &Identity, scopes: &[String]) -> (Vec<String>, Vec<
 /// GET, or POST of a form with `password` or `refresh_token` (OAuth2 as docker speaks it).
 pub(super) async fn issue(call: &Call, body: Incoming) -> Answer {
     let form = if call.method == http::Method::POST {
-        let bytes = gather(body, FORM_BYTES_MAX, call.app.metrics.received().clone())
-            .await
-            .unwrap_or_default();
+        let (pace, gate) = (call.app.pace(), &call.app.document_bodies);
+        let form = gather(body, FORM_BYTES_MAX, pace, gate).await;
+        let bytes = form.map(|form| form.bytes).unwrap_or_default();
         parse_query(&String::from_utf8_lossy(&bytes))
     } else {
         Vec::new()

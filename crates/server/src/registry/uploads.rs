@@ -10,7 +10,6 @@ use firn_services::registry::{RegistryError, Repository, UploadStatus};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, LOCATION, RANGE};
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::sync::SemaphorePermit;
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
@@ -25,8 +24,7 @@ pub(super) async fn begin(call: &Call, body: Incoming) -> Answer {
     }
     if let Some(digest) = call.parameter("digest") {
         let digest = Call::digest(digest)?;
-        let _permit = permit(call).await?;
-        let mut reader = call.app.body_reader(body);
+        let (mut reader, _place) = call.app.upload(body).await?;
         let wanted = digest.clone();
         call.work(move |app| {
             let registry = &app.services.registry;
@@ -64,14 +62,6 @@ async fn mounted(call: &Call, to: &Repository, digest: &Digest) -> Result<bool, 
     let (to, digest) = (to.cache.clone(), digest.clone());
     call.work(move |app| app.services.registry.mount(&from, &to, &digest))
         .await
-}
-
-async fn permit(call: &Call) -> Result<SemaphorePermit<'_>, Failure> {
-    call.app
-        .uploads
-        .acquire()
-        .await
-        .map_err(|_| Failure::Worker)
 }
 
 /// Everything below an upload's own URL.
@@ -125,8 +115,7 @@ async fn append(
     body: Incoming,
 ) -> Result<UploadStatus, Failure> {
     let start = start(call)?;
-    let _permit = permit(call).await?;
-    let mut reader = call.app.body_reader(body);
+    let (mut reader, _place) = call.app.upload(body).await?;
     call.work(move |app| {
         let registry = &app.services.registry;
         registry.upload_append(&repository, &id, start, &mut reader)
@@ -140,8 +129,7 @@ async fn finish(call: &Call, repository: Repository, id: String, body: Incoming)
     })?;
     let digest = Call::digest(digest)?;
     let start = start(call)?;
-    let _permit = permit(call).await?;
-    let mut reader = call.app.body_reader(body);
+    let (mut reader, _place) = call.app.upload(body).await?;
     let wanted = digest.clone();
     call.work(move |app| {
         let registry = &app.services.registry;

@@ -2,11 +2,15 @@
 
 use crate::http::Client;
 use crate::samples::{Upload, noise};
+use firn_chunks::Encoder;
 use firn_formats::Sha256;
 use firn_formats::nix::Compression;
+use firn_formats::push::{Begin, encode_frame};
+use firn_store::CollectionOptions;
 use firn_testkit::TestServer;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// A small file system in memory, for as long as this lives. Needs root.
 struct SmallDisk(PathBuf);
@@ -31,21 +35,56 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Bytes of all packs.
+fn packed(folder: &Path) -> u64 {
+    let mut bytes = 0;
+    let mut open = vec![folder.join("data/packs")];
+    while let Some(folder) = open.pop() {
+        for item in std::fs::read_dir(folder).unwrap() {
+            let item = item.unwrap();
+            match item.metadata().unwrap() {
+                metadata if metadata.is_dir() => open.push(item.path()),
+                metadata => bytes += metadata.len(),
+            }
+        }
+    }
+    bytes
+}
+
+/// A body of frames that nobody has sent yet.
+fn pushed(seed: u64) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut encoder = Encoder::new(1);
+    for piece in noise(seed, 6 << 20).chunks(200_000) {
+        let frame = encoder.encode(piece);
+        encode_frame(&frame.record().id.0, frame.frame(), &mut body);
+    }
+    body
+}
+
 #[test]
 fn a_full_disk_is_507_and_room_is_enough_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
-    let disk = SmallDisk::mount(&folder.path().join("disk"), "48m");
+    let disk = SmallDisk::mount(&folder.path().join("disk"), "64m");
     let server = TestServer::start_with(|config| config.data = disk.0.join("data"));
     let admin = Client::new(&server.url(), Some(server.admin_token()));
     let small = Upload::new("small", &noise(1, 500_000), &[], Compression::Zstd);
     small.push(&admin).expect(201);
     let ballast = disk.0.join("ballast");
-    std::fs::write(&ballast, vec![1; 36 << 20]).unwrap();
+    std::fs::write(&ballast, vec![1; 52 << 20]).unwrap();
 
     let large = Upload::new("large", &noise(2, 16 << 20), &[], Compression::None);
     let layer = noise(3, 16 << 20);
     let digest = Sha256::of(&layer).hex();
     let layer_path = format!("/v2/main/app/blobs/uploads/?digest=sha256:{digest}");
+    let begin = Begin {
+        paths: vec![large.path.hash().to_string()],
+        ..Begin::default()
+    };
+    let begun = admin
+        .post_json("/api/v1/push/begin?cache=main", &begin)
+        .expect(200);
+    let mut seed = 100;
     for _ in 0..3 {
         let full = admin.put(&large.nar_path(), &large.file).expect(507);
         assert!(full.text().contains("storage is full"), "{}", full.text());
@@ -54,10 +93,38 @@ fn a_full_disk_is_507_and_room_is_enough_to_go_on() {
         admin
             .head(&format!("/v2/main/app/blobs/sha256:{digest}"))
             .expect(404);
+        let session = begun.json()["session"].as_str().unwrap().to_owned();
+        let frames = format!("/api/v1/push/{session}/frames");
+        let full = loop {
+            let answer = admin.send("POST", &frames, &[], &pushed(seed));
+            seed += 1;
+            if answer.status != 200 {
+                break answer.expect(507);
+            }
+        };
+        assert_eq!(full.json()["error"]["code"], "storage_full");
+        let log = noise(4, 16 << 20);
+        admin.put("/main/log/large.drv", &log).expect(507);
+        admin.get("/main/log/large.drv").expect(404);
         let nar = admin.get(&small.nar_path()).expect(200);
         assert_eq!(zstd::stream::decode_all(&nar.body[..]).unwrap(), small.nar);
         admin.get("/readyz").expect(200);
     }
+
+    // The collector needs no room to give some back: that of the frames that will not be published.
+    let before = packed(&disk.0);
+    let session = begun.json()["session"].as_str().unwrap().to_owned();
+    admin.delete(&format!("/api/v1/push/{session}")).expect(204);
+    let eager = CollectionOptions {
+        grace: Duration::ZERO,
+        ..CollectionOptions::default()
+    };
+    let store = &server.running().services().store;
+    store.collect(&eager, &|_| true).unwrap();
+    store.collect(&eager, &|_| true).unwrap();
+    assert!(packed(&disk.0) < before, "{before}");
+    let nar = admin.get(&small.nar_path()).expect(200);
+    assert_eq!(zstd::stream::decode_all(&nar.body[..]).unwrap(), small.nar);
 
     std::fs::remove_file(&ballast).unwrap();
     large.push(&admin).expect(201);

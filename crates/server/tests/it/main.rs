@@ -10,6 +10,8 @@
 mod admin;
 mod auth_matrix;
 mod check;
+mod collection;
+mod connections;
 mod disk_full;
 mod http;
 mod malformed;
@@ -21,3 +23,4 @@ mod retention;
 mod samples;
 mod signing;
 mod tampering;
+mod truncated;

@@ -229,3 +229,15 @@ fn references_must_be_here() {
     selfish.narinfo.references = vec![selfish.path.clone()];
     selfish.push(&admin).expect(201);
 }
+
+/// The session that uploads share ends with its time, and the next upload gets another, however short that is.
+#[test]
+fn uploads_outlive_the_session_they_share() {
+    let server = TestServer::start_with(|config| config.session_ttl_seconds = 1);
+    let admin = Client::new(&server.url(), Some(server.admin_token()));
+    for name in ["first", "second"] {
+        let upload = Upload::new(name, &noise(7, 50_000), &[], Compression::Zstd);
+        upload.push(&admin).expect(201);
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+    }
+}

@@ -399,3 +399,86 @@ fn a_session_serves_its_own_cache_only() {
         .post_json("/api/v1/push/begin?cache=other", &join)
         .expect(404);
 }
+
+/// A list that is too long for one body, as that of a NAR above 13 GB is: its chunks are small here.
+#[test]
+fn a_list_longer_than_a_body_goes_in_parts() {
+    let mut server = TestServer::start();
+    let url = server.url();
+    let admin = Client::new(&url, Some(server.admin_token()));
+    let mut encoder = Encoder::new(1);
+    let frames: Vec<_> = (0..100u8).map(|byte| encoder.encode(&[byte])).collect();
+    let count = 450_001;
+    let chunks: Vec<([u8; 32], u32)> = (0..count)
+        .map(|index| (frames[index % 100].record().id.0, 1))
+        .collect();
+    let content: Vec<u8> = (0..count).map(|index| (index % 100) as u8).collect();
+    let whole = |chunks: &[([u8; 32], u32)]| {
+        encode_proposals(&[Proposal {
+            kind: BlobKind::Nar,
+            chunks: chunks.to_vec(),
+        }])
+    };
+    let mut upload = Upload::new("long", b"", &[], Compression::None);
+    upload.narinfo.nar_hash = firn_formats::Sha256::of(&content);
+    upload.narinfo.nar_size = content.len() as u64;
+    let request = Begin {
+        paths: vec![upload.path.hash().to_string()],
+        ..Begin::default()
+    };
+    let session = begin(&admin, &request).session.unwrap();
+    let of = |what: &str| format!("/api/v1/push/{session}/{what}");
+    let refused = admin.send("POST", &of("blobs"), &[], &whole(&chunks));
+    assert_eq!(refused.expect(413).json()["error"]["code"], "too_large");
+
+    let take = |part: &[([u8; 32], u32)]| {
+        let taken = admin
+            .send("POST", &of("parts"), &[], &whole(part))
+            .expect(200);
+        taken.json()["part"].to_string()
+    };
+    let (first, rest) = chunks.split_at(200_000);
+    let (second, third) = rest.split_at(200_000);
+    let join = |parts: &[String], body: &[u8]| {
+        let path = of(&format!("blobs?parts={}", parts.join(",")));
+        admin.send("POST", &path, &[], body)
+    };
+    let parts = [take(first), take(second)];
+    // What is not known, or not a part, is refused.
+    assert_eq!(
+        code(&join(&["77".to_owned()], &whole(third)).expect(409)),
+        "stale_blob"
+    );
+    join(&["x".to_owned()], &whole(third)).expect(400);
+    admin
+        .send("POST", &of("parts"), &[], &whole(&[]))
+        .expect(400);
+    // A server that has restarted has forgotten them.
+    server.restart();
+    assert_eq!(code(&join(&parts, &whole(third)).expect(409)), "stale_blob");
+    let parts = [take(first), take(second)];
+    let answer = join(&parts, &whole(third)).expect(200);
+    let answers = decode_answers(&answer.body).unwrap();
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0].missing.len(), count);
+    assert_eq!(
+        answers[0]
+            .missing
+            .iter()
+            .filter(|missing| **missing)
+            .count(),
+        100
+    );
+    // The request can be repeated, and means the same blob.
+    let again = decode_answers(&join(&parts, &whole(third)).expect(200).body).unwrap();
+    assert_eq!(again[0].handle, answers[0].handle);
+
+    send(&admin, &session, &body_of(&frames)).expect(200);
+    let paths = vec![publish_path(&upload, answers[0].handle)];
+    publish(&admin, &session, &of_paths(paths)).expect(200);
+    let nar = format!("/main/nar/{}.nar", upload.narinfo.nar_hash.base32());
+    assert!(admin.get(&nar).expect(200).body == content);
+    let list = format!("/api/v1/chunks/{}?cache=main", upload.path.hash());
+    let list = decode_proposals(&admin.get(&list).expect(200).body).unwrap();
+    assert!(list[0].chunks == chunks);
+}

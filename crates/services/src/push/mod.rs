@@ -14,8 +14,8 @@ use crate::access::{Access, Cache};
 use crate::{NixCache, Retention, ServiceError, sync::lock};
 use firn_chunks::{ChunkId, ChunkList, ChunkRef};
 use firn_formats::push::{
-    Begin, Begun, BlobKind, LayerDescriptor, PATHS_PER_REQUEST_MAX, Proposal, ProposalAnswer,
-    decode_proposals, encode_answers, encode_proposals,
+    Begin, Begun, BlobKind, LayerDescriptor, PART_CHUNKS_MAX, PATHS_PER_REQUEST_MAX, PartTaken,
+    Proposal, ProposalAnswer, decode_proposals, encode_answers, encode_proposals,
 };
 use firn_store::{EntryKind, Store};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -28,6 +28,8 @@ const CHUNKS_PER_BLOB_MAX: usize = 1 << 20;
 const CHUNKS_PER_SESSION_MAX: usize = 4 << 20;
 /// A session without a request for this long loses what is in memory.
 const IDLE_MAX: Duration = Duration::from_secs(600);
+/// Push sessions of one cache that are open at a time.
+const SESSIONS_PER_CACHE_MAX: usize = 1000;
 /// Longest layer key, in bytes.
 const LAYER_KEY_BYTES_MAX: usize = 200;
 
@@ -156,6 +158,13 @@ impl Push {
     }
 
     fn open(&self, cache: &Arc<Cache>) -> Result<Arc<PushSession>, ServiceError> {
+        let of_cache = |session: &&Arc<PushSession>| session.cache.row.id == cache.row.id;
+        if lock(&self.sessions).values().filter(of_cache).count() >= SESSIONS_PER_CACHE_MAX {
+            return Err(ServiceError::TooMany {
+                what: "pushes into this cache",
+                limit: SESSIONS_PER_CACHE_MAX,
+            });
+        }
         let session = self.store.session_open(&cache.row)?;
         self.remember(PushSession::new(session, cache.clone())?)
     }
@@ -193,12 +202,42 @@ impl Push {
         self.remember(PushSession::new(session, cache)?)
     }
 
-    /// Takes proposals, answers which chunks are missing, pins the others.
+    /// Takes the beginning or the middle of a list that is too long for one request.
     ///
     /// # Errors
-    /// If the body is malformed or too much, or the store fails.
-    pub fn propose(&self, session: &PushSession, body: &[u8]) -> Result<Vec<u8>, ServiceError> {
-        let proposals = decode_proposals(body)?;
+    /// If the body is not one proposal, or too long.
+    pub fn take_part(&self, session: &PushSession, body: &[u8]) -> Result<PartTaken, ServiceError> {
+        let mut proposals = decode_proposals(body)?;
+        let (Some(proposal), true) = (proposals.pop(), proposals.is_empty()) else {
+            return Err(ServiceError::BadRequest(
+                "a part is one proposal".to_owned(),
+            ));
+        };
+        if proposal.chunks.is_empty() || proposal.chunks.len() > PART_CHUNKS_MAX {
+            return Err(ServiceError::BadRequest(format!(
+                "a part has between 1 and {PART_CHUNKS_MAX} chunks"
+            )));
+        }
+        let part = session.add_part(proposal.chunks);
+        Ok(PartTaken { part })
+    }
+
+    /// Takes proposals, answers which chunks are missing, pins the others. The first continues `parts`.
+    ///
+    /// # Errors
+    /// If the body is malformed or too much, a part is not known, or the store fails.
+    pub fn propose(
+        &self,
+        session: &PushSession,
+        parts: &[u32],
+        body: &[u8],
+    ) -> Result<Vec<u8>, ServiceError> {
+        let mut proposals = decode_proposals(body)?;
+        if let (false, Some(first)) = (parts.is_empty(), proposals.first_mut()) {
+            let mut joined = session.joined_parts(parts)?;
+            joined.append(&mut first.chunks);
+            first.chunks = joined;
+        }
         let mut lists = Vec::with_capacity(proposals.len());
         for proposal in &proposals {
             lists.push(checked_list(proposal)?);

@@ -1,16 +1,17 @@
 //! What a push session holds in memory.
 
-use super::CHUNKS_PER_SESSION_MAX;
 use super::frames::Slices;
+use super::{CHUNKS_PER_BLOB_MAX, CHUNKS_PER_SESSION_MAX};
+use crate::sessions::renewal;
 use crate::{ServiceError, access::Cache, sync::lock};
 use firn_chunks::{ChunkId, ChunkList, ListId};
 use firn_store::{BlobInfo, BlobVerifier, Session, Store};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How often a session in use is renewed in the store.
+/// How often a session in use is renewed in the store, at the least.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 
 /// How far a proposed blob is.
@@ -42,6 +43,17 @@ struct Proposals {
     next_handle: u32,
 }
 
+/// Chunks as a proposal has them.
+pub(super) type WireChunks = Vec<([u8; 32], u32)>;
+
+/// Parts of a list that is still coming: those of one list, since the oldest make room.
+#[derive(Default)]
+struct Parts {
+    held: VecDeque<(u32, WireChunks)>,
+    chunks: usize,
+    next: u32,
+}
+
 /// A push under way.
 pub struct PushSession {
     pub(super) session: Session,
@@ -50,6 +62,7 @@ pub struct PushSession {
     /// waits for comes in the order in which it was sent.
     pub(super) decoding: Mutex<Slices>,
     proposals: Mutex<Proposals>,
+    parts: Mutex<Parts>,
     /// Stored bytes of all that it has published.
     published_bytes: AtomicU64,
     seen: Mutex<(Instant, Instant)>,
@@ -69,6 +82,7 @@ impl PushSession {
                 next_handle,
                 ..Proposals::default()
             }),
+            parts: Mutex::default(),
             published_bytes: AtomicU64::new(0),
             seen: Mutex::new((now, now)),
         })
@@ -97,7 +111,7 @@ impl PushSession {
         let mut seen = lock(&self.seen);
         let now = Instant::now();
         seen.0 = now;
-        let due = now.duration_since(seen.1) >= RENEW_EVERY;
+        let due = now.duration_since(seen.1) >= renewal(&self.session, RENEW_EVERY);
         if due {
             seen.1 = now;
         }
@@ -106,6 +120,40 @@ impl PushSession {
 
     pub(super) fn idle_longer_than(&self, limit: Duration) -> bool {
         lock(&self.seen).0.elapsed() > limit
+    }
+
+    /// Keeps a part of a list; others give way to it if there are too many.
+    pub(super) fn add_part(&self, chunks: WireChunks) -> u32 {
+        let mut parts = lock(&self.parts);
+        parts.chunks += chunks.len();
+        let part = parts.next;
+        parts.next = part.wrapping_add(1);
+        parts.held.push_back((part, chunks));
+        while parts.chunks > CHUNKS_PER_BLOB_MAX {
+            let Some((_, oldest)) = parts.held.pop_front() else {
+                break;
+            };
+            parts.chunks -= oldest.len();
+        }
+        part
+    }
+
+    /// The chunks of these parts, one after the other. They stay, since the request may be repeated.
+    pub(super) fn joined_parts(&self, wanted: &[u32]) -> Result<WireChunks, ServiceError> {
+        let parts = lock(&self.parts);
+        let mut joined = Vec::new();
+        for part in wanted {
+            let held = parts.held.iter().find(|(known, _)| known == part);
+            let (_, chunks) = held.ok_or(ServiceError::StaleBlob(*part))?;
+            if joined.len() + chunks.len() > CHUNKS_PER_BLOB_MAX {
+                return Err(ServiceError::TooLarge {
+                    what: "the number of chunks of a blob",
+                    limit: CHUNKS_PER_BLOB_MAX as u64,
+                });
+            }
+            joined.extend_from_slice(chunks);
+        }
+        Ok(joined)
     }
 
     /// Adds a blob, or finds it if it was proposed before.

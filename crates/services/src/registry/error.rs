@@ -66,9 +66,10 @@ impl From<ServiceError> for RegistryError {
         let code = match error.code() {
             ApiErrorCode::NotFound => ErrorCode::NameUnknown,
             ApiErrorCode::SessionGone => ErrorCode::BlobUploadUnknown,
-            ApiErrorCode::BadRequest => ErrorCode::BlobUploadInvalid,
+            ApiErrorCode::BadRequest | ApiErrorCode::TooSlow => ErrorCode::BlobUploadInvalid,
             ApiErrorCode::HashMismatch => ErrorCode::DigestInvalid,
             ApiErrorCode::TooLarge => ErrorCode::SizeInvalid,
+            ApiErrorCode::TooMany | ApiErrorCode::Busy => ErrorCode::TooManyRequests,
             ApiErrorCode::MissingReference | ApiErrorCode::MissingChunks => {
                 ErrorCode::ManifestBlobUnknown
             }
@@ -78,11 +79,11 @@ impl From<ServiceError> for RegistryError {
             ApiErrorCode::StaleBlob | ApiErrorCode::Conflict => ErrorCode::Unsupported,
             ApiErrorCode::StorageFull | ApiErrorCode::Internal => ErrorCode::Unknown,
         };
-        let server_fault = status >= 500;
+        let own_status = status >= 500 || status == ApiErrorCode::TooSlow.status();
         Self {
             code,
             detail: Some(error.public_message()),
-            status: server_fault.then_some(status),
+            status: own_status.then_some(status),
             source: Some(error),
         }
     }

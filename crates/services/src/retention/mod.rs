@@ -151,7 +151,13 @@ impl Retention {
         let mut all = Evictions::default();
         for cache in self.access.all_caches() {
             let config = &cache.config;
-            if config.keep_for_seconds.is_none() && config.quota_bytes.is_none() {
+            // To know what is unused takes a look at everything, to know how much there is does not.
+            let may_be_over = match (config.keep_for_seconds, config.quota_bytes) {
+                (Some(_), _) => true,
+                (None, Some(quota)) => self.store.cache_usage(cache.row.id)?.stored_bytes > quota,
+                (None, None) => false,
+            };
+            if !may_be_over {
                 continue;
             }
             let evictions = self.evict(&cache)?;

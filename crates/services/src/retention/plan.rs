@@ -6,8 +6,8 @@ use crate::ServiceError;
 use firn_store::{CacheId, Entry, EntryKind, Evicted, Eviction, EvictionReason, Store, StoreError};
 use std::collections::VecDeque;
 
-/// Entries in one transaction, while which nobody else writes: some ten milliseconds.
-const BATCH: usize = 300;
+/// Entries in one transaction, while which nobody else writes: some milliseconds.
+const BATCH: usize = 100;
 
 /// What would go from a cache.
 pub struct Plan {

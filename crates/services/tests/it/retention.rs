@@ -439,3 +439,131 @@ fn pushes_and_evictions_at_once_leave_no_hole() {
     let all: Vec<Path> = libs.into_iter().chain(apps).collect();
     fixture.check_whole(&all);
 }
+
+/// What this thread has used of a core.
+fn cpu_ms() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split(' ').next().unwrap().parse::<u64>().unwrap() / 1_000_000
+}
+
+/// `FIRN_TEST_PATHS=100000` for a large one; it prints figures.
+#[test]
+fn a_large_cache_is_planned_and_evicted_without_holding_others_up() {
+    let count: usize = std::env::var("FIRN_TEST_PATHS").map_or(5000, |text| text.parse().unwrap());
+    let fixture = Fixture::new();
+    let nars: Vec<Path> = (0..20)
+        .map(|nar| Path::new(&format!("nar-{nar}"), 1000, &[]))
+        .collect();
+    for nar in &nars {
+        fixture.push(nar).unwrap();
+    }
+    let cache = fixture.cache().row.id;
+    let store = &fixture.services.store;
+    let paths: Vec<StorePath> = (0..count)
+        .map(|path| Path::new(&format!("path-{path}"), 0, &[]).path)
+        .collect();
+    let entry = |kind, key: String, value: String, blob| firn_store::NewEntry {
+        kind,
+        key,
+        value: value.into(),
+        blobs: vec![blob],
+        requires: Vec::new(),
+        if_exists: firn_store::IfExists::Keep,
+        lease: None,
+    };
+    let blob_of = |nar: &Path| {
+        let key = nar.path.hash().to_string();
+        store
+            .entry(cache, EntryKind::Narinfo, &key)
+            .unwrap()
+            .unwrap()
+            .blobs[0]
+    };
+    let blobs: Vec<_> = nars.iter().map(blob_of).collect();
+    for first in (0..count).step_by(1000) {
+        let mut entries = Vec::new();
+        for index in first..count.min(first + 1000) {
+            let mut narinfo = nars[index % 20].narinfo.clone();
+            narinfo.store_path = paths[index].clone();
+            let reference =
+                |step: usize| paths[(index * 7919 + step * 104_729) % (index + 1)].clone();
+            narinfo.references = (0..10).map(reference).collect();
+            narinfo.references.sort();
+            narinfo.references.dedup();
+            let key = paths[index].hash().to_string();
+            entries.push(entry(
+                EntryKind::Narinfo,
+                key,
+                narinfo.to_string(),
+                blobs[index % 20],
+            ));
+            for half in ["a", "b"] {
+                let digest = firn_formats::Sha256::of(format!("{half}{index}").as_bytes());
+                entries.push(entry(
+                    EntryKind::NarFile,
+                    digest.base32(),
+                    String::new(),
+                    blobs[index % 20],
+                ));
+            }
+        }
+        let publication = firn_store::Publication {
+            entries,
+            deletions: Vec::new(),
+        };
+        store.publish(None, cache, publication).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(1100));
+    fixture.configure(Some(1), None);
+    let (began, cpu) = (std::time::Instant::now(), cpu_ms());
+    let plan = fixture.services.retention.plan(&fixture.cache()).unwrap();
+    let planned = (began.elapsed(), cpu_ms() - cpu);
+    let memory = std::fs::read_to_string("/proc/self/status").unwrap();
+    let memory = memory.lines().find(|line| line.starts_with("RssAnon"));
+    println!(
+        "planned in {planned:?} ms of a core; {}",
+        memory.unwrap_or_default()
+    );
+    assert!(!plan.is_empty());
+    drop(plan);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let longest = std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut longest = Duration::ZERO;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let began = std::time::Instant::now();
+                let session = store.session_open(&fixture.cache().row).unwrap();
+                longest = longest.max(began.elapsed());
+                store.session_close(&session.id).unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            longest
+        });
+        let began = std::time::Instant::now();
+        let evicted = fixture.services.retention.evict(&fixture.cache()).unwrap();
+        println!(
+            "{} paths of {count} evicted in {:?}",
+            evicted.paths,
+            began.elapsed()
+        );
+        assert!(evicted.paths as usize > count / 2);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        other.join().unwrap()
+    });
+    println!("others waited {longest:?} at most");
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+
+    let kept = Path::new("kept", 1000, &[]);
+    fixture.push(&kept).unwrap();
+    let current = fixture.cache();
+    let (nix, hash) = (&fixture.services.nix_cache, kept.hash());
+    assert!(fixture.pull(&kept));
+    let began = cpu_ms();
+    for _ in 0..1_000_000 {
+        std::hint::black_box(nix.narinfo_in_memory(&current, &hash));
+    }
+    println!(
+        "a narinfo from memory, its use noted: {} ns",
+        cpu_ms() - began
+    );
+}

@@ -230,7 +230,15 @@ fn quarantined(inner: &Inner, found: &mut Findings) -> Result<(), StoreError> {
                 "its frame at byte {} of {pack} is damaged; it counts as missing until it is pushed again",
                 chunk.offset
             );
-            let finding = found.add(FindingKind::ChunkDamaged, subject, detail);
+            let needed = inner
+                .db
+                .read(|connection| damage::breaks_any(connection, chunk))?;
+            // What no blob lists is the collector's.
+            let kind = match needed {
+                true => FindingKind::ChunkDamaged,
+                false => FindingKind::Orphan,
+            };
+            let finding = found.add(kind, subject, detail);
             found.chunks.insert(place, finding);
         }
     }

@@ -3,7 +3,7 @@
 use super::{FindingKind, Findings};
 use crate::StoreError;
 use crate::db::chunks::{self, PackRow};
-use crate::db::damage::Place;
+use crate::db::damage::{self, Place};
 use crate::layout;
 use crate::rebuild::read_trailer;
 use crate::store::Inner;
@@ -40,8 +40,20 @@ fn one(inner: &Inner, row: &PackRow, found: &mut Findings) -> Result<(), StoreEr
         .read(|connection| chunks::of_pack(connection, row.id, 0, i64::MAX))?;
     found.report.chunks += frames.len() as u64;
     let Some(length) = inner.folder.length(&key)? else {
-        // Its row comes before its file.
-        if row.durable_length > 0 && again(inner, row)? {
+        let first = Place {
+            pack: row.id,
+            offset: 0,
+        };
+        let valid = inner
+            .db
+            .read(|connection| damage::chunks_from(connection, first, 1))?;
+        // Its row comes before its file, and goes after it.
+        if valid.is_empty() {
+            let detail = "it has no file, and nothing that is needed lies in it";
+            if row.durable_length > 0 && again(inner, row)? {
+                found.add(FindingKind::Orphan, &key, detail);
+            }
+        } else if again(inner, row)? {
             let detail = format!("its file is not here; {} chunks lay in it", frames.len());
             let finding = found.add(FindingKind::PackLost, &key, detail);
             suspect(inner, row, &frames, |_| true, finding, found)?;

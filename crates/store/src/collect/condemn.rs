@@ -1,10 +1,11 @@
 //! From marks to condemned chunks (rules 5 and 6).
 
-use super::marks::Marks;
+use super::marks::{Marks, Scope};
 use super::{CollectionStep, Collector, Outcome};
 use crate::db::collection::condemn;
 use crate::db::collection::mark::{self, ValidChunk};
 use crate::db::{Durability, lock};
+use crate::failpoint::{Point, reach};
 use crate::types::DomainId;
 use firn_chunks::ChunkId;
 use std::sync::{Arc, Mutex};
@@ -18,7 +19,8 @@ const CONDEMN_MAX: usize = 1000;
 impl Collector<'_> {
     /// Condemns every chunk that nothing needs.
     pub(super) fn condemn_unmarked(&mut self) -> Outcome<()> {
-        let marks = Arc::new(Mutex::new(self.mark(&|_| false)?));
+        let marks = Arc::new(Mutex::new(self.mark(&Scope::All)?));
+        reach(Point::ChunksMarked)?;
         let mut after = None;
         loop {
             let (dead, last) = self.scan(&lock(&marks), after)?;
@@ -59,7 +61,7 @@ impl Collector<'_> {
     fn condemn(&mut self, marks: &Arc<Mutex<Marks>>, dead: &[ValidChunk]) -> Outcome<()> {
         loop {
             // Most of what is new is read outside the writer.
-            while self.mark_on(&mut lock(marks), &|_| false)? {}
+            while self.mark_on(&mut lock(marks), &Scope::All)? {}
             self.step(CollectionStep::Condemn)?;
             let began = Instant::now();
             let (shared, dead) = (marks.clone(), dead.to_vec());
@@ -82,7 +84,7 @@ impl Collector<'_> {
                 lock(marks).seen = seen;
                 self.report.chunks_condemned += chunks;
                 self.report.bytes_condemned += bytes;
-                return Ok(());
+                return Ok(reach(Point::ChunksCondemned)?);
             }
         }
     }

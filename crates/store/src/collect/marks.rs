@@ -21,6 +21,24 @@ pub(super) struct Marks {
     pub(super) seen: Seen,
 }
 
+/// What counts as live.
+pub(super) enum Scope<'a> {
+    /// All that is there.
+    All,
+    /// All but these blobs, and but the pins of sessions that have ended: as if they had been taken away.
+    Without(&'a HashSet<i64>),
+}
+
+impl Scope<'_> {
+    fn skips(&self, blob: i64) -> bool {
+        matches!(self, Self::Without(blobs) if blobs.contains(&blob))
+    }
+
+    fn with_ended(&self) -> bool {
+        matches!(self, Self::All)
+    }
+}
+
 impl Marks {
     pub(super) fn with_capacity(chunks: u64) -> Self {
         Self {
@@ -34,18 +52,25 @@ impl Marks {
     }
 
     /// Reads on in the log of blobs and in that of pins, in the caller's snapshot. True if there may be more.
-    fn read_on(
-        &mut self,
-        connection: &Connection,
-        skip: &dyn Fn(i64) -> bool,
-    ) -> Result<bool, StoreError> {
+    fn read_on(&mut self, connection: &Connection, scope: &Scope<'_>) -> Result<bool, StoreError> {
         let live = &mut self.live;
         let mut take = |domain, id| {
             live.insert(short(domain, id));
         };
-        let (blob, more_blobs) =
-            mark::blobs(connection, self.seen.blob, MARK_MAX, skip, &mut take)?;
-        let (pin, more_pins) = mark::pins(connection, self.seen.pin, MARK_MAX, &mut take)?;
+        let (blob, more_blobs) = mark::blobs(
+            connection,
+            self.seen.blob,
+            MARK_MAX,
+            &|id| scope.skips(id),
+            &mut take,
+        )?;
+        let (pin, more_pins) = mark::pins(
+            connection,
+            self.seen.pin,
+            MARK_MAX,
+            scope.with_ended(),
+            &mut take,
+        )?;
         self.seen = Seen { blob, pin };
         Ok(more_blobs || more_pins)
     }
@@ -58,7 +83,7 @@ impl Marks {
             return Ok(None);
         }
         let before = self.seen;
-        while self.read_on(connection, &|_| false)? {}
+        while self.read_on(connection, &Scope::All)? {}
         Ok(Some(std::mem::replace(&mut self.seen, before)))
     }
 }
@@ -70,22 +95,22 @@ fn short(domain: DomainId, id: ChunkId) -> u64 {
 }
 
 impl Collector<'_> {
-    /// Marks what is published and pinned now, but the blobs to skip.
-    pub(super) fn mark(&self, skip: &dyn Fn(i64) -> bool) -> Outcome<Marks> {
+    /// Marks what is published and pinned now.
+    pub(super) fn mark(&self, scope: &Scope<'_>) -> Outcome<Marks> {
         let chunks = self.inner.db.snapshot(crate::db::stats)?.chunks;
         let mut marks = Marks::with_capacity(chunks);
-        while self.mark_on(&mut marks, skip)? {}
+        while self.mark_on(&mut marks, scope)? {}
         Ok(marks)
     }
 
     /// Marks some more of what was published since; false if that was all.
-    pub(super) fn mark_on(&self, marks: &mut Marks, skip: &dyn Fn(i64) -> bool) -> Outcome<bool> {
+    pub(super) fn mark_on(&self, marks: &mut Marks, scope: &Scope<'_>) -> Outcome<bool> {
         self.step(CollectionStep::Mark)?;
         let began = Instant::now();
         let more = self
             .inner
             .db
-            .snapshot(|connection| marks.read_on(connection, skip))?;
+            .snapshot(|connection| marks.read_on(connection, scope))?;
         self.rest(began);
         Ok(more)
     }

@@ -14,6 +14,7 @@ use crate::StoreError;
 use crate::db::collection::expire;
 use crate::db::damage;
 use crate::db::{Durability, lock};
+use crate::failpoint::{Point, reach};
 use crate::segments::compact;
 use crate::store::Inner;
 use crate::types::BlobId;
@@ -231,6 +232,7 @@ impl<'a> Collector<'a> {
                 });
                 self.inner.entries.published();
                 self.report.entries_expired += removed?;
+                reach(Point::EntriesExpired)?;
             }
             self.rest(began);
             match last {
@@ -259,6 +261,7 @@ impl<'a> Collector<'a> {
                         count(&ids, |id| expire::remove_blob(connection, *id))
                     })?;
                 some.iter().for_each(|id| self.inner.layouts.forget(*id));
+                reach(Point::BlobsDropped)?;
             }
             self.rest(began);
             match last {

@@ -3,6 +3,7 @@
 use super::{CollectionOptions, CollectionStep, Collector, Outcome};
 use crate::db::Durability;
 use crate::db::collection::packs::{self, PackUse};
+use crate::failpoint::{Point, reach};
 use std::collections::HashSet;
 use std::time::Instant;
 
@@ -97,7 +98,7 @@ impl Collector<'_> {
             let held = self
                 .inner
                 .db
-                .snapshot(|connection| packs::holds_needed(connection, pack.id))?;
+                .snapshot(|connection| packs::holds_valid(connection, pack.id))?;
             match held {
                 true => tracing::error!(pack = %pack.key(), "kept: its sums are wrong"),
                 false => sure.push(pack),
@@ -112,6 +113,7 @@ impl Collector<'_> {
                 .iter()
                 .try_for_each(|id| packs::mark_deleting(connection, *id))
         })?;
+        reach(Point::PacksCondemned)?;
         self.inner
             .layouts
             .forget_packs(&ids.iter().copied().collect::<HashSet<i64>>());
@@ -119,6 +121,7 @@ impl Collector<'_> {
             self.step(CollectionStep::DeleteFile)?;
             let began = Instant::now();
             self.inner.folder.delete_durably(&pack.key())?;
+            reach(Point::PackFileDeleted)?;
             self.inner.source.forget(pack.id);
             self.report.packs_deleted += 1;
             self.report.bytes_deleted += pack.length();
@@ -140,7 +143,7 @@ impl Collector<'_> {
                 })?;
             self.rest(began);
             if done {
-                return Ok(());
+                return Ok(reach(Point::PackRowsDeleted)?);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What a collection would do, found out without changing anything.
 
+use super::marks::Scope;
 use super::packs::{Fate, fate};
 use super::{CollectionStep, Collector, LOOK_MAX, Outcome};
 use crate::db::collection::{expire, packs};
@@ -13,7 +14,7 @@ impl Collector<'_> {
         let blobs = self.unnamed_blobs(&entries)?;
         self.report.entries_expired = entries.len() as u64;
         self.report.blobs_dropped = blobs.len() as u64;
-        let marks = self.mark(&|blob| blobs.contains(&blob))?;
+        let marks = self.mark(&Scope::Without(&blobs))?;
         let mut gone: HashMap<i64, (u64, u64)> = HashMap::new();
         let mut after = None;
         loop {

@@ -6,6 +6,7 @@ use crate::StoreError;
 use crate::db::Durability;
 use crate::db::collection::condemn::{self, Moved};
 use crate::db::collection::packs::{self, PackUse};
+use crate::failpoint::{Point, reach};
 use crate::packs::OpenPack;
 use crate::read::Extent;
 use crate::types::DomainId;
@@ -93,8 +94,7 @@ impl Collector<'_> {
         }
         // From here on readers are sent to the new places; those who know the old ones have the grace.
         self.inner.layouts.forget_packs(&HashSet::from([pack.id]));
-        // What is in quarantine stays where it is until it is healed or nothing needs it.
-        self.report.packs_rewritten += u64::from(first > 0);
+        self.report.packs_rewritten += 1;
         Ok(())
     }
 
@@ -125,7 +125,8 @@ impl Collector<'_> {
         });
         let copied = open
             .append(parts)
-            .and_then(|placed| open.file.sync().map(|()| placed));
+            .and_then(|placed| open.file.sync().map(|()| placed))
+            .and_then(|placed| reach(Point::FramesCopied).map(|()| placed));
         match copied {
             Ok(placed) => Ok(Moved {
                 domain: pack.domain,
@@ -152,6 +153,7 @@ impl Collector<'_> {
         let committed = self.inner.db.write(Durability::Ordered, move |connection| {
             condemn::relocate(connection, &moved)
         });
+        let committed = committed.and_then(|_| reach(Point::FramesMoved));
         if let Err(error) = committed {
             // It may have reached the database all the same: nothing is cut off, and nothing more is appended.
             target.open = None;

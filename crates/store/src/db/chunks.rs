@@ -10,8 +10,6 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 /// A chunk that may be relied on.
 pub(crate) const VALID: i64 = 1;
-/// A chunk that is needed and whose frame is damaged: in quarantine.
-pub(crate) const DAMAGED: i64 = 3;
 
 /// Where a chunk's frame lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -300,9 +298,12 @@ pub(crate) fn pack(connection: &Connection, id: i64) -> Result<Option<PackRow>, 
         .optional()?)
 }
 
-/// All packs.
-pub(crate) fn packs_all(connection: &Connection) -> Result<Vec<PackRow>, StoreError> {
-    let mut statement = connection.prepare(PACK_COLUMNS)?;
+/// All packs in which a valid chunk lies, and those that are open.
+pub(crate) fn packs_in_use(connection: &Connection) -> Result<Vec<PackRow>, StoreError> {
+    let mut statement = connection.prepare(&format!(
+        "{PACK_COLUMNS} WHERE packs.sealed_length = 0
+             OR EXISTS (SELECT 1 FROM chunks WHERE pack = packs.id AND state = 1)"
+    ))?;
     let rows = statement.query_map([], pack_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

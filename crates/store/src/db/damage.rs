@@ -1,6 +1,5 @@
 //! Quarantine: chunks whose frames are damaged, and the blobs that they break.
 
-use super::collection::condemn::{self, Gone};
 use super::{bytes32, unsigned};
 use crate::StoreError;
 use crate::types::{BlobId, CacheId, DamagedChunk, DomainId};
@@ -131,9 +130,26 @@ pub(crate) fn quarantine(
     if changed == 0 {
         return Ok(false);
     }
+    let place = params![chunk.domain.0, chunk.id.0, found_by];
     connection
-        .prepare_cached("INSERT OR REPLACE INTO damage (domain, chunk, found_by) VALUES (?, ?, ?)")?
-        .execute(params![chunk.domain.0, chunk.id.0, found_by])?;
+        .prepare_cached(
+            "INSERT OR REPLACE INTO damage
+                 (domain, chunk, pack, \"offset\", frame_length, raw_length, checksum, found_by)
+             SELECT domain, id, pack, \"offset\", frame_length, raw_length, checksum, ?3
+             FROM chunks WHERE domain = ?1 AND id = ?2",
+        )?
+        .execute(place)?;
+    // A pack's sums are of what is valid in it.
+    connection
+        .prepare_cached(concat!(
+            "UPDATE packs SET (chunks, raw_bytes, frame_bytes) =
+                 (SELECT packs.chunks - 1, packs.raw_bytes - c.raw_length, packs.frame_bytes - c.frame_length
+                  FROM chunks AS c WHERE c.domain = ? AND c.id = ?),
+                 condemned_at_ms = ",
+            super::now_ms!(),
+            " WHERE id = ?"
+        ))?
+        .execute(params![chunk.domain.0, chunk.id.0, chunk.place.pack])?;
     super::chunks::condemn(connection)?;
     Ok(true)
 }
@@ -157,9 +173,7 @@ pub(crate) fn lost(
     id: ChunkId,
 ) -> Result<Option<(u64, u32)>, StoreError> {
     Ok(connection
-        .prepare_cached(
-            "SELECT checksum, frame_length FROM chunks WHERE domain = ? AND id = ? AND state = 3",
-        )?
+        .prepare_cached("SELECT checksum, frame_length FROM damage WHERE domain = ? AND chunk = ?")?
         .query_row(params![domain.0, id.0], |row| {
             Ok((row.get::<_, i64>(0)? as u64, row.get(1)?))
         })
@@ -186,7 +200,6 @@ pub(crate) fn heal(
     };
     let same = (checksum, length) == (placed.record.checksum, placed.record.frame_length);
     let values = params![domain.0, id.0];
-    leave(connection, domain, id)?;
     if same {
         connection
             .prepare_cached("UPDATE broken_blobs SET why = why & 2 WHERE domain = ? AND chunk = ?")?
@@ -210,18 +223,17 @@ pub(crate) fn heal(
     Ok(())
 }
 
-/// The place of a damaged frame is nobody's any more: its pack's sums are without it.
-fn leave(connection: &Connection, domain: DomainId, id: ChunkId) -> Result<(), StoreError> {
-    let (pack, raw_length, frame_length) = connection
+/// Whether any blob that is here lists a chunk in quarantine.
+pub(crate) fn breaks_any(
+    connection: &Connection,
+    chunk: &DamagedChunk,
+) -> Result<bool, StoreError> {
+    Ok(connection
         .prepare_cached(
-            "SELECT pack, raw_length, frame_length FROM chunks WHERE domain = ? AND id = ?",
+            "SELECT 1 FROM broken_blobs JOIN blobs ON blobs.id = blob
+             WHERE broken_blobs.chunk = ? AND broken_blobs.domain = ?",
         )?
-        .query_row(params![domain.0, id.0], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })?;
-    let mut gone = Gone::default();
-    gone.add(raw_length, frame_length);
-    condemn::take_off(connection, pack, gone)
+        .exists(params![chunk.id.0, chunk.domain.0])?)
 }
 
 /// Whether a blob cannot be served as its row says.
@@ -252,7 +264,8 @@ pub(crate) fn tidy(connection: &Connection) -> Result<(), StoreError> {
     connection.execute_batch(
         "DELETE FROM broken_blobs WHERE NOT EXISTS (SELECT 1 FROM blobs WHERE id = blob);
          DELETE FROM damage WHERE NOT EXISTS (SELECT 1 FROM chunks
-             WHERE chunks.domain = damage.domain AND chunks.id = damage.chunk AND state = 3);",
+                 WHERE chunks.domain = damage.domain AND chunks.id = damage.chunk AND state = 3)
+             AND NOT EXISTS (SELECT 1 FROM broken_blobs WHERE broken_blobs.chunk = damage.chunk);",
     )?;
     Ok(())
 }
@@ -278,10 +291,8 @@ pub(crate) fn all(
 ) -> Result<Vec<DamagedChunk>, StoreError> {
     let (domain, chunk) = after.map_or((i64::MIN, [0; 32]), |(domain, chunk)| (domain.0, chunk.0));
     let mut statement = connection.prepare_cached(
-        "SELECT damage.domain, damage.chunk, chunks.pack, \"offset\", chunks.frame_length, chunks.raw_length,
-             found_by, found_at
-         FROM damage JOIN chunks ON chunks.domain = damage.domain AND chunks.id = damage.chunk
-         WHERE (damage.domain, damage.chunk) > (?, ?) AND state = 3 ORDER BY damage.domain, damage.chunk LIMIT ?",
+        "SELECT domain, chunk, pack, \"offset\", frame_length, raw_length, found_by, found_at FROM damage
+         WHERE (domain, chunk) > (?, ?) ORDER BY domain, chunk LIMIT ?",
     )?;
     let rows = statement.query_map(params![domain, chunk, limit as i64], |row| {
         Ok(DamagedChunk {

@@ -1,6 +1,5 @@
 -- Collection. `state`: 1 in use, 2 being deleted, its file first. `condemned_at_ms`: when a chunk that lay in
--- the pack last ceased to be needed there. `chunks`, `raw_bytes` and `frame_bytes` are of chunks that are valid or
--- in quarantine.
+-- the pack last ceased to be valid there. `chunks`, `raw_bytes` and `frame_bytes` are of valid chunks only.
 ALTER TABLE packs ADD COLUMN state INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE packs ADD COLUMN condemned_at_ms INTEGER;
 

@@ -1,8 +1,14 @@
--- Chunks whose frames were found damaged. Their rows in `chunks` have state 3 and keep place, lengths and
--- checksum, so that the same frame sent again is known for the same.
+-- Chunks whose frames were found damaged, and what was known of these frames: so that the same frame sent again
+-- is known for the same, even if the pack has been collected meanwhile. While the row in `chunks` is there, its
+-- state is 3.
 CREATE TABLE damage (
     domain INTEGER NOT NULL REFERENCES domains (id) ON DELETE RESTRICT,
     chunk BLOB NOT NULL,
+    pack INTEGER NOT NULL,
+    "offset" INTEGER NOT NULL,
+    frame_length INTEGER NOT NULL,
+    raw_length INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
     found_by TEXT NOT NULL,
     found_at INTEGER NOT NULL DEFAULT (unixepoch()),
     PRIMARY KEY (domain, chunk)

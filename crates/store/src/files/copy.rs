@@ -13,7 +13,8 @@ pub(crate) enum Copied {
     There,
     /// Both folders name the same bytes.
     Linked,
-    Copied(u64),
+    /// So many bytes were copied.
+    Written(u64),
 }
 
 impl Folder {
@@ -47,7 +48,7 @@ impl Folder {
             Err(error) => return Err(StoreError::io(self.path(key), error)),
         };
         self.rename(&temporary, key)?;
-        Ok(Some(Copied::Copied(copied)))
+        Ok(Some(Copied::Written(copied)))
     }
 
     fn copy(&self, from: &Self, key: &str, length: u64, to: &str) -> io::Result<u64> {

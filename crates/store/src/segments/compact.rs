@@ -8,6 +8,7 @@
 use super::{SegmentWriter, WRITER, blob, next_time, write_all};
 use crate::db::collection::packs;
 use crate::db::{self, Durability, caches, entries, lock};
+use crate::failpoint::{Point, reach};
 use crate::files::Folder;
 use crate::types::BlobId;
 use crate::{CollectionStep, StoreError, layout};
@@ -103,6 +104,7 @@ pub(crate) fn write(
         let at = writer.db.write(Durability::Synced, next_time)?;
         (at, names(&writer.folder)?)
     };
+    reach(Point::CompactionBegun)?;
     let mut parts = Parts {
         folder: &writer.folder,
         at,
@@ -136,6 +138,7 @@ pub(crate) fn write(
         key: None,
     };
     parts.put(COVERING, &encode_with(&preamble, &[]))?;
+    reach(Point::CompactionWritten)?;
     let totals = (parts.records_total, parts.bytes_total);
     writer.db.write(Durability::Ordered, move |connection| {
         connection.execute(
@@ -180,6 +183,7 @@ pub(crate) fn delete_covered(
             return Ok((deleted, false));
         }
         folder.delete(name)?;
+        reach(Point::CoveredDeleted)?;
         deleted += 1;
     }
     Ok((deleted, true))

@@ -60,11 +60,11 @@ fn segments(inner: &Inner, found: &mut Findings) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The packs that segments name, each with the finding that says that it is lost.
-fn packs(
-    inner: &Inner,
-    found: &mut Findings,
-) -> Result<Vec<(Arc<str>, Option<usize>)>, StoreError> {
+/// A pack, and the finding that says that it is lost.
+type NamedPack = (Arc<str>, Option<usize>);
+
+/// The packs that segments name.
+fn packs(inner: &Inner, found: &mut Findings) -> Result<Vec<NamedPack>, StoreError> {
     let listed: Option<HashMap<String, u64>> = inner.backend.packs()?.map(|packs| {
         let lengths = packs.into_iter().map(|pack| (pack.name, pack.length));
         lengths.collect()

@@ -5,7 +5,8 @@ use crate::crash::content;
 use crate::support::{entry, files, frames, ingest, options, packs, publication, read_all};
 use firn_store::failpoint::Point;
 use firn_store::{
-    CacheRow, EntryKind, Options, Publication, Representation, Session, Store, StoreError,
+    CacheRow, CollectionOptions, EntryKind, Options, Publication, Representation, Session, Store,
+    StoreError,
 };
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt as _;
@@ -109,6 +110,18 @@ impl Life {
         say("acknowledged", seed);
     }
 
+    /// A NAR whose narinfo never comes.
+    fn leave_behind(&self, seed: u64) {
+        again(|| {
+            let session = self.store.session_open(&self.cache)?;
+            let blob = ingest(&self.store, &session, &content(seed))?;
+            let mut name = entry(&seed.to_string(), &[blob.id]);
+            name.kind = EntryKind::NarAlias;
+            name.lease = Some(SHORT);
+            self.publish(&session, publication(vec![name]))
+        });
+    }
+
     fn delete(&self, seed: u64) {
         say("deleting", seed);
         again(|| {
@@ -122,6 +135,19 @@ impl Life {
             self.store.publish(None, self.cache.id, gone)
         });
         say("deleted", seed);
+    }
+
+    /// Everything that is dead goes, once all leases have ended.
+    fn collect(&self) {
+        std::thread::sleep(SHORT);
+        let options = CollectionOptions {
+            grace: Duration::ZERO,
+            dead_percent: 10,
+            dead_bytes_min: 0,
+            compact_always: true,
+            ..CollectionOptions::default()
+        };
+        again(|| self.store.collect(&options, &|_| true));
     }
 
     fn use_gzip_and_renew(&self, seed: u64) {
@@ -146,6 +172,8 @@ fn life_with_a_failure() {
         life.push_frames(100 + round);
         if round > 0 {
             life.delete(round * 2 - 2);
+            life.leave_behind(300 + round);
+            life.collect();
         }
     }
     life.use_gzip_and_renew(100);
@@ -244,6 +272,7 @@ fn check(dir: &Path, told: &Told) {
     let life = Life::begin(dir);
     life.push_stream(200);
     life.push_frames(201);
+    life.collect();
     life.store.close().unwrap();
     drop(life);
     nothing_is_left_over(dir);
@@ -266,6 +295,18 @@ fn nothing_is_left_over(dir: &Path) {
     assert_eq!(count("sessions"), 0, "sessions that have ended");
     assert_eq!(count("pins"), 0, "pins of sessions that have ended");
     assert_eq!(count("log"), 0, "what no segment tells");
+    let nameless = "blobs WHERE id NOT IN (SELECT blob FROM entry_blobs)";
+    assert_eq!(count(nameless), 0, "blobs that no entry names");
+    assert_eq!(
+        count("chunks WHERE state <> 1"),
+        0,
+        "chunks condemned and not deleted"
+    );
+    assert_eq!(
+        count("packs WHERE state <> 1"),
+        0,
+        "packs condemned and not deleted"
+    );
     let mut statement = database
         .prepare("SELECT name, sealed_length FROM packs")
         .unwrap();

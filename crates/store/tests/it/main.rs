@@ -18,3 +18,4 @@ mod sessions;
 mod shared;
 mod support;
 mod uploads;
+mod versions;

@@ -107,6 +107,15 @@ impl Server {
         .ok()
     }
 
+    /// The most memory it ever had, in bytes.
+    pub fn memory_peak(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("the server runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.expect("a peak") * 1024
+    }
+
     /// Ends the process with SIGKILL, as a crash does.
     pub fn crash(&mut self) {
         self.child.kill().expect("cannot kill the server");

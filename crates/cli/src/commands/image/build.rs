@@ -1,6 +1,6 @@
 //! `firn image build`.
 
-use super::spec_args::SpecArgs;
+use super::{history::HistoryArgs, spec_args::SpecArgs};
 use crate::{
     context::Global,
     failure::{Failure, Outcome},
@@ -11,6 +11,7 @@ use firn_client::{local_store::LocalStore, progress::Progress as _};
 use firn_image::{
     compose::AssembledImage,
     output::{OutputError, write_docker_archive, write_layout, write_oci_archive},
+    plan::History,
 };
 use serde::Serialize;
 use std::{
@@ -36,6 +37,8 @@ pub(crate) struct Args {
     name: Vec<String>,
     #[command(flatten)]
     spec: SpecArgs,
+    #[command(flatten)]
+    history: HistoryArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -61,7 +64,10 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     let started = Instant::now();
     let store = LocalStore::from_environment();
     let progress = global.progress();
-    let image = args.spec.plan(&store, &args.paths, &progress)?;
+    let history = args
+        .history
+        .read(global, None, &progress, History::default)?;
+    let image = args.spec.plan(&store, &args.paths, history, &progress)?;
     progress.begin("build", 0);
     let assembled = match args.format {
         Format::Oci => write_layout(&args.output, &image, &args.name)?,
@@ -73,6 +79,7 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         })?,
     };
     progress.end();
+    args.history.write(&image)?;
     let report = Report {
         output: args.output.display().to_string(),
         digest: format!("sha256:{}", assembled.manifest_digest.hex()),

@@ -56,7 +56,7 @@ fn from_file(path: &Path) -> Outcome<Report> {
 }
 
 fn from_registry(global: &Global, args: &Args) -> Outcome<Report> {
-    let (repository, tag) = repository(global, args)?;
+    let (repository, tag) = repository(global, &args.image, args.creds.as_deref())?;
     let absent = || Failure::new(format!("there is no image {}", args.image));
     let raw = repository.manifest(&tag)?.ok_or_else(absent)?;
     let bytes = match serde_json::from_slice::<Index>(&raw.bytes) {
@@ -84,23 +84,24 @@ fn sharing(global: &Global, args: &Args, tag: &str) -> Outcome<Option<ImageView>
     Ok(found.into_iter().next())
 }
 
-fn repository(global: &Global, args: &Args) -> Outcome<(Repository, String)> {
-    let reference = Reference::parse(&args.image).map_err(ClientError::from)?;
+/// An image's repository, and its tag or digest.
+pub(super) fn repository(
+    global: &Global,
+    image: &str,
+    creds: Option<&str>,
+) -> Outcome<(Repository, String)> {
+    let reference = Reference::parse(image).map_err(ClientError::from)?;
     let wanted = match (&reference.digest, &reference.tag) {
         (Some(digest), _) => digest.to_string(),
         (None, Some(tag)) => tag.as_str().to_owned(),
         (None, None) => "latest".to_owned(),
     };
     if reference.registry.is_some() {
-        let credential = args
-            .creds
-            .as_deref()
-            .map(Credential::parse_basic)
-            .transpose()?;
+        let credential = creds.map(Credential::parse_basic).transpose()?;
         let repository = Repository::of_reference(Http::new(1)?, &reference, credential)?;
         return Ok((repository, wanted));
     }
-    let (name, _) = local_reference(&args.image)?;
+    let (name, _) = local_reference(image)?;
     let repository = Repository::of_server(&global.connect()?, &global.cache, &name)?;
     Ok((repository, wanted))
 }

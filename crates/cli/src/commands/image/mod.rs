@@ -1,10 +1,12 @@
 //! `firn image`.
 
 mod build;
+mod history;
 mod inspect;
 mod list;
 mod plan;
 mod push;
+mod replay;
 mod spec_args;
 
 use crate::{context::Global, failure::Outcome};
@@ -21,6 +23,8 @@ pub(crate) enum Command {
     List(list::Args),
     /// Show an image of a registry, an archive or a layout
     Inspect(inspect::Args),
+    /// Show what an algorithm would have pushed over a series of revisions, each planned knowing the past alone
+    Replay(replay::Args),
 }
 
 pub(crate) fn run(global: &Global, command: Command) -> Outcome {
@@ -30,5 +34,6 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
         Command::Push(args) => push::run(global, &args),
         Command::List(args) => list::run(global, &args),
         Command::Inspect(args) => inspect::run(global, &args),
+        Command::Replay(args) => replay::run(global, &args),
     }
 }

@@ -1,6 +1,6 @@
 //! `firn image plan`.
 
-use super::spec_args::SpecArgs;
+use super::{history::HistoryArgs, spec_args::SpecArgs};
 use crate::{
     context::Global,
     failure::Outcome,
@@ -8,7 +8,7 @@ use crate::{
     units::bytes,
 };
 use firn_client::local_store::LocalStore;
-use firn_image::compose::PlannedImage;
+use firn_image::{compose::PlannedImage, plan::History};
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -19,6 +19,8 @@ pub(crate) struct Args {
     paths: Vec<String>,
     #[command(flatten)]
     spec: SpecArgs,
+    #[command(flatten)]
+    history: HistoryArgs,
 }
 
 #[derive(Serialize)]
@@ -44,7 +46,11 @@ struct Layer {
 
 pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     let store = LocalStore::from_environment();
-    let image = args.spec.plan(&store, &args.paths, &global.progress())?;
+    let progress = global.progress();
+    let history = args
+        .history
+        .read(global, None, &progress, History::default)?;
+    let image = args.spec.plan(&store, &args.paths, history, &progress)?;
     show(global.json, &report(&image), text)
 }
 

@@ -1,6 +1,6 @@
 //! `firn image push`.
 
-use super::spec_args::SpecArgs;
+use super::{history::HistoryArgs, spec_args::SpecArgs};
 use crate::{
     context::Global,
     failure::{Failure, Outcome},
@@ -14,12 +14,13 @@ use firn_client::{
     http::Http,
     image::{
         CONNECTIONS, ImageReport, LayerTrust, RegistryPush, StoreBeside, StoredImage, push_stored,
-        push_to_firn,
+        push_to_firn, read_history, write_history,
     },
     local_store::LocalStore,
     registry::Repository,
 };
 use firn_formats::oci::Reference;
+use firn_image::compose::PlannedImage;
 use std::{path::PathBuf, sync::Arc};
 
 #[derive(Debug, clap::Args)]
@@ -49,6 +50,8 @@ pub(crate) struct Args {
     no_paths: bool,
     #[command(flatten)]
     spec: SpecArgs,
+    #[command(flatten)]
+    history: HistoryArgs,
 }
 
 pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
@@ -96,8 +99,10 @@ fn push_here(global: &Global, args: &Args, progress: &Bar) -> Outcome<ImageRepor
     let (name, tag) = local_reference(args.name.as_deref().unwrap_or_default())?;
     let server = global.connect()?;
     let store = LocalStore::from_environment();
-    let image = args.spec.plan(&store, &args.paths, progress)?;
-    Ok(push_to_firn(
+    let repository = Repository::of_server(&server, &global.cache, &name)?;
+    let sent_before = repository.http().bytes_sent();
+    let image = plan(global, args, &store, &repository, &tag, progress)?;
+    let mut report = push_to_firn(
         &server,
         &global.cache,
         &store,
@@ -106,14 +111,47 @@ fn push_here(global: &Global, args: &Args, progress: &Bar) -> Outcome<ImageRepor
         &tag,
         !args.no_paths,
         progress,
-    )?)
+    )?;
+    keep_history(args, &repository, &image, &report, progress)?;
+    report.bytes_sent = repository.http().bytes_sent() - sent_before;
+    Ok(report)
+}
+
+/// By what the repository, or what was asked for, knows of the image.
+fn plan(
+    global: &Global,
+    args: &Args,
+    store: &LocalStore,
+    repository: &Repository,
+    tag: &str,
+    progress: &Bar,
+) -> Outcome<PlannedImage> {
+    let creds = args.dest_creds.as_deref();
+    let own = || read_history(repository, tag, progress);
+    let history = args.history.read(global, creds, progress, own)?;
+    args.spec.plan(store, &args.paths, history, progress)
+}
+
+fn keep_history(
+    args: &Args,
+    repository: &Repository,
+    image: &PlannedImage,
+    report: &ImageReport,
+    progress: &Bar,
+) -> Outcome {
+    if args.history.is_kept() {
+        write_history(repository, image, &report.digest, progress);
+    }
+    args.history.write(image)
 }
 
 fn push_elsewhere(global: &Global, args: &Args, to: &str, progress: &Bar) -> Outcome<ImageReport> {
     let (repository, reference) = elsewhere(args, to)?;
     let repository = Arc::new(repository);
     let local = LocalStore::from_environment();
-    let image = args.spec.plan(&local, &args.paths, progress)?;
+    let tag = reference.tag.as_ref().map_or("latest", |tag| tag.as_str());
+    let sent_before = repository.http().bytes_sent();
+    let image = plan(global, args, &local, &repository, tag, progress)?;
     let beside = match args.no_paths {
         true => None,
         false => Some(StoreBeside::open(&repository, &reference, &global.cache)?),
@@ -127,7 +165,7 @@ fn push_elsewhere(global: &Global, args: &Args, to: &str, progress: &Bar) -> Out
         beside: beside.as_ref(),
         trust: &trust,
     };
-    let report = push.push(progress)?;
+    let mut report = push.push(progress)?;
     if report.layers_not_believed > 0 {
         eprintln!(
             "note: no trusted key has signed what the image under this tag says of {} of its layers; they were made \
@@ -135,6 +173,8 @@ fn push_elsewhere(global: &Global, args: &Args, to: &str, progress: &Bar) -> Out
             report.layers_not_believed
         );
     }
+    keep_history(args, &repository, &image, &report, progress)?;
+    report.bytes_sent = repository.http().bytes_sent() - sent_before;
     Ok(report)
 }
 

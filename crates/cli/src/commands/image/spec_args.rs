@@ -11,7 +11,7 @@ use firn_formats::{
 };
 use firn_image::{
     compose::{PlannedImage, plan_image_in},
-    plan::Algorithm,
+    plan::{Algorithm, History},
     spec::{CREATED, ImageSpec, LAYERS_DEFAULT, LayerCompression},
 };
 use std::{path::PathBuf, time::Duration};
@@ -78,8 +78,8 @@ pub(crate) struct SpecArgs {
     /// Most layers
     #[arg(long, value_name = "K", default_value_t = LAYERS_DEFAULT)]
     max_layers: usize,
-    /// How paths are put into layers: auto, popularity
-    #[arg(long, value_name = "NAME", default_value = "auto")]
+    /// How paths are put into layers: history, auto, popularity, dominators, one
+    #[arg(long, value_name = "NAME", default_value_t = Algorithm::default())]
     algorithm: Algorithm,
     /// Compression of the layers; Docker before version 23 reads gzip only
     #[arg(long, value_enum, default_value = "zstd")]
@@ -116,6 +116,7 @@ impl SpecArgs {
         &self,
         store: &LocalStore,
         paths: &[String],
+        history: History,
         progress: &dyn Progress,
     ) -> Outcome<PlannedImage> {
         if !(1..=127).contains(&self.max_layers) {
@@ -126,7 +127,10 @@ impl SpecArgs {
             .hint("overlayfs takes 127 layers; 100 leave room to build upon the image"));
         }
         let roots = resolve_all(paths)?;
-        let spec = self.spec(store, &roots)?;
+        let spec = ImageSpec {
+            history,
+            ..self.spec(store, &roots)?
+        };
         let closure = store.closure(&roots)?;
         let planned =
             plan_image_in(store.store_dir(), closure, spec).map_err(|error| Failure::of(&error))?;
@@ -160,6 +164,7 @@ impl SpecArgs {
             created: self.created.clone(),
             max_layers: self.max_layers,
             algorithm: self.algorithm,
+            history: History::default(),
             compression: self.compression.into(),
             root_links: !self.no_root_links,
             users: !self.no_users,

@@ -2,7 +2,7 @@
 
 use super::mark::ValidChunk;
 use crate::StoreError;
-use crate::db::chunks::{DAMAGED, VALID};
+use crate::db::chunks::VALID;
 use crate::db::log::{self, Event};
 use crate::db::{now_ms, signed};
 use crate::types::DomainId;
@@ -13,16 +13,16 @@ use std::collections::HashMap;
 /// The state of a chunk that may not be relied on.
 const CONDEMNED: i64 = 2;
 
-/// Chunks of a pack that nothing needs in it any more.
+/// Chunks of a pack that ceased to be valid in it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Gone {
+struct Gone {
     chunks: i64,
     raw_bytes: i64,
     frame_bytes: i64,
 }
 
 impl Gone {
-    pub(crate) fn add(&mut self, raw_length: u32, frame_length: u32) {
+    fn add(&mut self, raw_length: u32, frame_length: u32) {
         self.chunks += 1;
         self.raw_bytes += i64::from(raw_length);
         self.frame_bytes += i64::from(frame_length);
@@ -36,19 +36,12 @@ pub(crate) fn condemn(
     chunks: &[ValidChunk],
 ) -> Result<(u64, u64), StoreError> {
     let mut statement = connection.prepare_cached(
-        "UPDATE chunks SET state = ? WHERE domain = ? AND id = ? AND state IN (?, ?) AND pack = ?",
+        "UPDATE chunks SET state = ? WHERE domain = ? AND id = ? AND state = ? AND pack = ?",
     )?;
     let mut gone: HashMap<i64, Gone> = HashMap::new();
     let (mut count, mut bytes) = (0, 0);
     for chunk in chunks {
-        let values = params![
-            CONDEMNED,
-            chunk.domain.0,
-            chunk.id.0,
-            VALID,
-            DAMAGED,
-            chunk.pack
-        ];
+        let values = params![CONDEMNED, chunk.domain.0, chunk.id.0, VALID, chunk.pack];
         if statement.execute(values)? == 1 {
             let pack = gone.entry(chunk.pack).or_default();
             pack.add(chunk.raw_length, chunk.frame_length);
@@ -67,8 +60,7 @@ pub(crate) fn condemn(
     Ok((count, bytes))
 }
 
-/// Takes chunks off the sums of their pack, whose grace begins anew.
-pub(crate) fn take_off(connection: &Connection, pack: i64, gone: Gone) -> Result<(), StoreError> {
+fn take_off(connection: &Connection, pack: i64, gone: Gone) -> Result<(), StoreError> {
     connection
         .prepare_cached(concat!(
             "UPDATE packs SET chunks = chunks - ?, raw_bytes = raw_bytes - ?, frame_bytes = frame_bytes - ?,

@@ -71,12 +71,13 @@ pub(crate) fn remove_entry(connection: &Connection, sequence: i64) -> Result<boo
     let Some(tombstone) = found else {
         return Ok(false);
     };
-    connection
-        .prepare_cached("DELETE FROM entry_blobs WHERE entry = ?")?
-        .execute([sequence])?;
-    connection
-        .prepare_cached("DELETE FROM entries WHERE sequence = ?")?
-        .execute([sequence])?;
+    for statement in [
+        "DELETE FROM entry_blobs WHERE entry = ?",
+        "DELETE FROM uses WHERE entry = ?",
+        "DELETE FROM entries WHERE sequence = ?",
+    ] {
+        connection.prepare_cached(statement)?.execute([sequence])?;
+    }
     log::append(connection, &tombstone)?;
     Ok(true)
 }

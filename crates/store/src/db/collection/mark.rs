@@ -1,7 +1,8 @@
 //! What is live: the chunks of all blobs, and all that is pinned.
 
 use crate::StoreError;
-use crate::db::chunks::{DAMAGED, VALID};
+use crate::db::chunks::VALID;
+use crate::db::now_ms;
 use crate::types::DomainId;
 use firn_chunks::{ChunkId, ChunkList};
 use rusqlite::{Connection, params};
@@ -44,16 +45,21 @@ pub(crate) fn blobs(
     Ok((last, false))
 }
 
-/// As [`blobs`], of what live sessions pin, and those that ended but were not cleared away yet.
+/// As [`blobs`], of what sessions pin: those that are alive and, with `ended`, those that were not cleared away yet.
 pub(crate) fn pins(
     connection: &Connection,
     after: i64,
     ids_max: usize,
+    ended: bool,
     take: &mut dyn FnMut(DomainId, ChunkId),
 ) -> Result<(i64, bool), StoreError> {
-    let mut statement = connection
-        .prepare_cached("SELECT id, domain, chunks FROM pins WHERE id > ? ORDER BY id")?;
-    let mut rows = statement.query(params![after])?;
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT id, domain, chunks FROM pins WHERE id > ? AND (? OR EXISTS (SELECT 1 FROM sessions
+             WHERE sessions.id = session AND expires_at_ms > ",
+        now_ms!(),
+        ")) ORDER BY id"
+    ))?;
+    let mut rows = statement.query(params![after, ended])?;
     let (mut last, mut ids) = (after, 0);
     while let Some(row) = rows.next()? {
         let domain = DomainId(row.get(1)?);
@@ -70,7 +76,7 @@ pub(crate) fn pins(
     Ok((last, false))
 }
 
-/// A chunk that is valid or in quarantine, as the walk over them finds it.
+/// A valid chunk, as the walk over them finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ValidChunk {
     pub(crate) domain: DomainId,
@@ -80,7 +86,7 @@ pub(crate) struct ValidChunk {
     pub(crate) frame_length: u32,
 }
 
-/// The next `limit` rows of chunks after one; hands on those that are valid or in quarantine. Gives the last, `None` at the end.
+/// The next `limit` rows of chunks after one; hands on those that are valid. Gives the last, `None` at the end.
 pub(crate) fn chunks(
     connection: &Connection,
     after: Option<(DomainId, ChunkId)>,
@@ -107,7 +113,7 @@ pub(crate) fn chunks(
             frame_length: row.get(4)?,
         };
         last = Some((chunk.domain, chunk.id));
-        if matches!(row.get(5)?, VALID | DAMAGED) {
+        if row.get::<_, i64>(5)? == VALID {
             take(chunk);
         }
     }

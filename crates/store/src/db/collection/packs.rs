@@ -1,7 +1,7 @@
 //! Packs in which little or nothing is valid any more.
 
 use crate::StoreError;
-use crate::db::chunks::{DAMAGED, VALID};
+use crate::db::chunks::VALID;
 use crate::db::{now_ms, unsigned};
 use crate::types::DomainId;
 use firn_chunks::pack::Placed;
@@ -74,12 +74,12 @@ pub(crate) fn note_empty(connection: &Connection, pack: i64) -> Result<(), Store
     Ok(())
 }
 
-/// Whether a chunk in a pack is valid or in quarantine, by its rows. In a sealed pack, once none is, none ever will
-/// be: a chunk that is sent again lies elsewhere.
-pub(crate) fn holds_needed(connection: &Connection, pack: i64) -> Result<bool, StoreError> {
+/// Whether a chunk is valid in a pack, by its rows. In a sealed pack, once none is, none ever will be: a chunk
+/// that is sent again lies elsewhere.
+pub(crate) fn holds_valid(connection: &Connection, pack: i64) -> Result<bool, StoreError> {
     let found: Option<i64> = connection
-        .prepare_cached("SELECT 1 FROM chunks WHERE pack = ? AND state IN (?, ?) LIMIT 1")?
-        .query_row(params![pack, VALID, DAMAGED], |row| row.get(0))
+        .prepare_cached("SELECT 1 FROM chunks WHERE pack = ? AND state = ? LIMIT 1")?
+        .query_row(params![pack, VALID], |row| row.get(0))
         .optional()?;
     Ok(found.is_some())
 }
@@ -113,9 +113,9 @@ pub(crate) fn delete_rows(
     let deleted = connection
         .prepare_cached(
             "DELETE FROM chunks WHERE (domain, id) IN (SELECT domain, id FROM chunks WHERE pack = ?1 LIMIT ?2)
-                 AND pack = ?1 AND state NOT IN (?3, ?4)",
+                 AND pack = ?1 AND state <> ?3",
         )?
-        .execute(params![pack, limit as i64, VALID, DAMAGED])?;
+        .execute(params![pack, limit as i64, VALID])?;
     if deleted == limit {
         return Ok(false);
     }

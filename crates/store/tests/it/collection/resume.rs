@@ -5,7 +5,7 @@ use crate::support::options;
 use firn_store::{CacheRow, CollectionStep};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const LIVE: u64 = 4;
+const LIVE: u64 = 2;
 
 fn prepared(dir: &std::path::Path) -> CacheRow {
     let mut options = options(dir);
@@ -15,7 +15,7 @@ fn prepared(dir: &std::path::Path) -> CacheRow {
     let cache = store.cache_create("main", "public", b"").unwrap();
     let session = store.session_open(&cache).unwrap();
     let mut deletions = Vec::new();
-    for seed in 0..40_u64 {
+    for seed in 0..20_u64 {
         let blob = put_pieces(&store, &session, &[seed]);
         let mut new = entry(&seed.to_string(), &[blob]);
         if seed % 4 == 1 {

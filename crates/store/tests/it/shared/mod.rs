@@ -3,9 +3,11 @@
 mod cache;
 mod collection;
 mod folder;
+mod rewriting;
 mod runs;
 mod s3;
 mod signatures;
+mod unused_paths;
 
 use firn_store::EntryKind;
 use firn_store::shared::{Backend, FolderBackend};
