@@ -56,7 +56,12 @@ pub fn content_range(header: &str) -> Option<(u64, u64)> {
     let spec = spec.trim_start_matches([' ', '=']);
     let spec = spec.split('/').next().unwrap_or(spec);
     let (first, last) = spec.split_once('-')?;
-    Some((first.parse().ok()?, last.parse().ok()?))
+    // Not all that `parse` reads is a number here: `+1` is none.
+    let number = |text: &str| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse().ok()).flatten()
+    };
+    Some((number(first)?, number(last)?))
 }
 
 /// The token in an Authorization header: Bearer, or Basic whose password is the token (netrc, docker login).
