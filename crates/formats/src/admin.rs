@@ -12,7 +12,7 @@
 //! DELETE /api/v1/tokens/ID                 -> 204
 //! POST   /api/v1/status       StatusQuery  -> StatusAnswer
 //! GET    /api/v1/stats                     -> StatsView
-//! POST   /api/v1/gc       CollectionRequest -> CollectionView
+//! POST   /api/v1/gc       CollectionRequest -> CollectionView, empty lines before it if it takes long
 //! GET    /api/v1/images?cache=NAME         -> [ImageView]        (&image=NAME:TAG: that one, with its layers)
 //! POST   /api/v1/check        CheckRequest -> CheckEvent, one a line; empty lines meanwhile
 //! GET    /api/v1/damage?after=DOMAIN-CHUNK -> [DamagedView]

@@ -3,14 +3,12 @@
 use super::retention::InCache;
 use super::{ADMIN_JSON_BYTES_MAX, Fault, STATUS_JSON_BYTES_MAX, json, who, work};
 use crate::app::App;
-use crate::keeper;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use firn_formats::admin::{
-    CacheConfigure, CacheCreate, CacheView, CollectionRequest, CollectionView, ImageView,
-    PathStatus, Right, Rotate, StatsView, StatusAnswer, StatusQuery, TokenCreate, TokenCreated,
-    TokenKeyRotated, TokenView, WhoAmI,
+    CacheConfigure, CacheCreate, CacheView, ImageView, PathStatus, Right, Rotate, StatsView,
+    StatusAnswer, StatusQuery, TokenCreate, TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
 };
 use firn_formats::nix::NarInfo;
 use firn_formats::push::{ApiErrorCode, PATHS_PER_REQUEST_MAX};
@@ -250,18 +248,6 @@ fn path_status(app: &App, cache: &Cache, query: StatusQuery) -> Result<StatusAns
         answer.present.insert(path, status);
     }
     Ok(answer)
-}
-
-pub(super) async fn gc(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<CollectionView>, Fault> {
-    // It is about all caches at once.
-    covers(&who(&app, &headers), &["*".to_owned()], Right::Admin)?;
-    let request: CollectionRequest = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
-    let view = work(&app, move |app| keeper::collect_asked(app, &request)).await?;
-    Ok(Json(view))
 }
 
 /// Which images are asked for.

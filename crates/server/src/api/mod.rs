@@ -3,6 +3,7 @@
 mod admin;
 mod check;
 mod fault;
+mod gc;
 mod pull;
 mod push;
 mod retention;
@@ -59,7 +60,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/keys/rotate", post(admin::key_rotate))
         .route("/api/v1/tokens/rotate", post(admin::token_key_rotate))
         .route("/api/v1/stats", get(admin::stats))
-        .route("/api/v1/gc", post(admin::gc))
+        .route("/api/v1/gc", post(gc::gc))
         .route("/api/v1/images", get(admin::images))
         .route("/api/v1/check", post(check::check))
         .route("/api/v1/damage", get(check::damaged))
