@@ -83,6 +83,7 @@ impl From<StoreError> for ServiceError {
             StoreError::NoSuchCache(name) => Self::NotFound(format!("cache {name}")),
             StoreError::Format(fault) => Self::Format(fault),
             StoreError::WrongList(what) => Self::HashMismatch(what),
+            error @ StoreError::WrongDigest { .. } => Self::HashMismatch(error.to_string()),
             StoreError::Upload(source) => Self::Interrupted(source),
             other => Self::Store(other),
         }

@@ -44,6 +44,14 @@ pub enum StoreError {
     NoSuchCache(String),
     #[error("a list is not of the chunks it names: {0}")]
     WrongList(String),
+    /// Their SHA-256 is another than the one that was promised.
+    #[error("the {length} bytes have sha256:{}", .found.hex())]
+    WrongDigest {
+        /// How many came.
+        length: u64,
+        /// What they have.
+        found: firn_formats::Sha256,
+    },
     #[error("stored bytes are damaged: {0}")]
     Damaged(String),
     /// What was read there lies elsewhere now, or is gone: whoever meets this looks again.
@@ -107,6 +115,10 @@ impl StoreError {
             Self::Conflict(what) => Self::Conflict(what.clone()),
             Self::NoSuchCache(name) => Self::NoSuchCache(name.clone()),
             Self::WrongList(what) => Self::WrongList(what.clone()),
+            Self::WrongDigest { length, found } => Self::WrongDigest {
+                length: *length,
+                found: *found,
+            },
             Self::Damaged(what) => Self::Damaged(what.clone()),
             Self::Collected(pack) => Self::Collected(*pack),
             Self::Format(source) => Self::Format(source.clone()),

@@ -20,6 +20,7 @@ use batch::{BATCH_BYTES, Batch};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use firn_chunks::boundaries::V1;
 use firn_chunks::{ChunkId, ChunkList, ChunkRef, Format, FormatChunker, VerifiedFrame};
+use firn_formats::Sha256;
 use firn_formats::sha256::Sha256Hasher;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -185,11 +186,28 @@ impl Ingest {
     ///
     /// # Errors
     /// As [`Ingest::write`].
-    pub fn finish(mut self) -> Result<BlobInfo, StoreError> {
+    pub fn finish(self) -> Result<BlobInfo, StoreError> {
+        self.finish_as(None)
+    }
+
+    /// As [`Ingest::finish`]; bytes whose SHA-256 is not `promised` are left without a blob and its lease, so that
+    /// the collector may take them at once.
+    ///
+    /// # Errors
+    /// As [`Ingest::write`]; [`StoreError::WrongDigest`].
+    pub fn finish_as(mut self, promised: Option<Sha256>) -> Result<BlobInfo, StoreError> {
         let chunker = self.chunker.take().ok_or_else(failed_before)?;
         chunker.finish(&mut |chunk| self.batch.add(chunk))?;
         self.try_flush()?;
         let Done { identity, stored } = self.done;
+        let length = stored.list.raw_length();
+        let wrong = |found: Sha256| promised.is_some_and(|promised| promised != found);
+        if !self.resumed {
+            let found = identity.clone().finish();
+            if wrong(found) {
+                return Err(StoreError::WrongDigest { length, found });
+            }
+        }
         let (db, source) = (self.inner.db.clone(), self.inner.source.clone());
         let verifier = match self.resumed {
             true => BlobVerifier::new(db, source, &self.session, stored.list),
@@ -201,7 +219,14 @@ impl Ingest {
                 stored.hashes.with_identity(identity),
             ),
         };
-        self.inner.put_blob(verifier)
+        let blob = self.inner.put_blob(verifier)?;
+        match wrong(blob.identity_sha256) {
+            true => Err(StoreError::WrongDigest {
+                length,
+                found: blob.identity_sha256,
+            }),
+            false => Ok(blob),
+        }
     }
 }
 

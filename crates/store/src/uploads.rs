@@ -16,6 +16,7 @@ use crate::ingest::Ingest;
 use crate::store::Inner;
 use crate::types::{BlobInfo, CacheId, CacheRow, Session, UploadLimits};
 use firn_chunks::ChunkRef;
+use firn_formats::Sha256;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -238,9 +239,9 @@ impl Upload {
     /// blob's chunks are pinned until an entry names it.
     ///
     /// # Errors
-    /// As [`Upload::write`].
-    pub fn finish(mut self) -> Result<BlobInfo, StoreError> {
+    /// As [`Upload::write`]; as [`crate::Ingest::finish_as`].
+    pub fn finish_as(mut self, promised: Option<Sha256>) -> Result<BlobInfo, StoreError> {
         let ingest = self.ingest.take().ok_or_else(|| gone(&self.session.id))?;
-        ingest.finish()
+        ingest.finish_as(promised)
     }
 }

@@ -445,8 +445,10 @@ fn gc_shows_its_plan_and_deletes_what_nothing_names() {
         &closure.root,
     ]);
     assert_same(&closure.root, &folder.path().join(&closure.root[1..]));
-    let nowhere = machine.firn(&["gc"]).refused();
-    assert!(nowhere.contains("hint: --storage"), "{nowhere}");
+    let nobody = machine
+        .firn(&["gc", "--server", "http://127.0.0.1:1"])
+        .refused();
+    assert!(nobody.contains("hint: is the server there?"), "{nobody}");
 }
 
 /// Marked, then forgotten, then packs go; whoever pushes again brings all of it back.

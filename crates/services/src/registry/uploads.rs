@@ -8,7 +8,7 @@ use super::{BLOB_WITHOUT_MANIFEST, Registry, RegistryError, Repository, blob_ent
 use crate::{ServiceError, sync::lock};
 use firn_chunks::Format;
 use firn_formats::oci::{Digest, ErrorCode};
-use firn_store::{BlobInfo, EntryKind, Representation, Upload, UploadLimits};
+use firn_store::{BlobInfo, EntryKind, Representation, StoreError, Upload, UploadLimits};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -117,6 +117,16 @@ impl Live {
             return Err(error.into());
         }
         Ok(durable)
+    }
+}
+
+/// What a store says of bytes that were promised to have a digest.
+fn unlike(error: StoreError, digest: &Digest) -> RegistryError {
+    match error {
+        StoreError::WrongDigest { .. } => {
+            RegistryError::with(ErrorCode::DigestInvalid, format!("{error}, not {digest}"))
+        }
+        error => ServiceError::from(error).into(),
     }
 }
 
@@ -259,7 +269,10 @@ impl Registry {
         lock(&self.uploads).remove(id);
         appended?;
         let upload = slot.take().ok_or_else(unknown)?;
-        let published = self.publish_blob(repository, &upload.finish()?, digest);
+        let published = upload
+            .finish_as(digest.as_sha256())
+            .map_err(|error| unlike(error, digest))
+            .and_then(|blob| self.publish_blob(repository, &blob, digest));
         match &published {
             // What the store could not do now it may do when the client tries again.
             Err(error) if error.http_status() >= 500 => {}
@@ -276,14 +289,11 @@ impl Registry {
         digest: &Digest,
     ) -> Result<(), RegistryError> {
         if !self.has_digest(repository, blob, digest)? {
-            return Err(RegistryError::with(
-                ErrorCode::DigestInvalid,
-                format!(
-                    "the {} bytes uploaded have sha256:{}, not {digest}",
-                    blob.identity_length,
-                    blob.identity_sha256.hex()
-                ),
-            ));
+            let wrong = StoreError::WrongDigest {
+                length: blob.identity_length,
+                found: blob.identity_sha256,
+            };
+            return Err(unlike(wrong, digest));
         }
         let cache = &repository.cache;
         self.retention
@@ -371,7 +381,9 @@ impl Registry {
             }
             Ok(ingest.write(bytes)?)
         })?;
-        let blob = ingest.finish().map_err(ServiceError::from)?;
+        let blob = ingest
+            .finish_as(digest.as_sha256())
+            .map_err(|error| unlike(error, digest))?;
         self.publish_blob(repository, &blob, digest)
     }
 }

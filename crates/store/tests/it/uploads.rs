@@ -55,7 +55,7 @@ fn what_is_checkpointed_survives_and_has_the_chunks_of_an_unbroken_stream() {
     assert!(upload.offset() >= sent as u64, "it went back");
     let from = upload.offset() as usize;
     upload.write(&content[from..]).unwrap();
-    let blob = upload.finish().unwrap();
+    let blob = upload.finish_as(None).unwrap();
     let read = read_all(&store, blob.id, Representation::Identity, None).unwrap();
     assert!(read == content);
     let session = store.session_open(&cache).unwrap();
@@ -84,7 +84,7 @@ fn an_upload_that_is_not_broken_goes_on_over_many_checkpoints() {
         upload.checkpoint().unwrap();
         assert_eq!(upload.durable(), upload.offset());
     }
-    let blob = upload.finish().unwrap();
+    let blob = upload.finish_as(None).unwrap();
     let read = read_all(&store, blob.id, Representation::Identity, None).unwrap();
     assert!(read == content);
     assert_eq!(blob.identity_sha256, firn_formats::Sha256::of(&content));
