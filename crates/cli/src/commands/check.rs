@@ -9,13 +9,17 @@ use crate::{
 };
 use firn_client::{
     ClientError,
+    http::ServerUrl,
     progress::Progress as _,
-    repair::{Replica, heal},
+    pull::BinaryCache,
+    repair::{Replica, heal, heal_from_cache},
     storage,
 };
 use firn_formats::admin::{CheckRequest, CheckView, FindingView, ReadData};
+use firn_formats::nix::StorePath;
 use firn_server::StoreError;
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -37,7 +41,8 @@ pub(crate) struct Args {
     /// Go on where the last reading of this part stopped
     #[arg(long, requires = "read_data")]
     resume: bool,
-    /// Heal a running server's damaged chunks from another store: a data folder, /FOLDER, s3://… or oci://…
+    /// Heal a running server's damaged chunks from another store (a data folder, /FOLDER, s3://…, oci://…) or from
+    /// a binary cache that has the paths (https://…)
     #[arg(long, value_name = "LOCATION", conflicts_with = "storage")]
     repair_from: Option<String>,
     /// The server's configuration (JSON), for a folder that no server has open
@@ -72,8 +77,7 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     };
     let mut healed = None;
     if let Some(from) = &args.repair_from {
-        let replica = Replica::open(from)?;
-        healed = Some(heal(&global.connect()?, &replica)?);
+        healed = Some(repair(global, args, from, &view)?);
         // What is damaged still, after the repair.
         view = of_server(global, &args.structure_only())?;
     }
@@ -88,6 +92,36 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         .count();
     let failure = Failure::new(format!("{damaged} findings of damage"));
     Err(hints(&view).into_iter().fold(failure, Failure::hint))
+}
+
+/// Heals what can be; says how many chunks.
+fn repair(global: &Global, args: &Args, from: &str, view: &CheckView) -> Outcome<u64> {
+    let server = global.connect()?;
+    if !from.starts_with("http://") && !from.starts_with("https://") {
+        return Ok(heal(&server, &Replica::open(from)?)?);
+    }
+    let cache = BinaryCache::new(ServerUrl::parse(from)?, None)?;
+    cache.check()?;
+    let mut healed = heal_from_cache(&server, &cache, &broken_paths(view))?;
+    let mut last = healed;
+    // A finding names so many paths and no more; the next check names others.
+    while last > 0 {
+        let view = of_server(global, &args.structure_only())?;
+        last = heal_from_cache(&server, &cache, &broken_paths(&view))?;
+        healed += last;
+    }
+    Ok(healed)
+}
+
+/// The store paths whose narinfos findings break.
+fn broken_paths(view: &CheckView) -> Vec<StorePath> {
+    let names = view.findings.iter().flat_map(|finding| &finding.breaks);
+    let paths = names.filter_map(|name| name.strip_prefix("narinfo ")?.split(' ').next());
+    let paths: BTreeSet<&str> = paths.collect();
+    paths
+        .into_iter()
+        .filter_map(|path| StorePath::parse(path).ok())
+        .collect()
 }
 
 impl Args {

@@ -1,7 +1,9 @@
 //! `firn check` and `firn backup` on stores that were damaged on purpose: exact lines, and what heals.
 
 use firn_testkit::damage::{flip_bit, frames, halve, packs};
+use firn_testkit::rigs::Release;
 use firn_testkit::rigs::closure::{Closure, hash_part};
+use firn_testkit::rigs::nix::Nix;
 use firn_testkit::rigs::program::Outcome;
 use firn_testkit::rigs::serve::{Server, User};
 use std::fs;
@@ -199,6 +201,22 @@ fn a_running_server_is_checked_and_healed_from_a_backup_and_by_a_push() {
         assert_eq!(server.status_of(&narinfo), "200", "{path}");
     }
     assert_eq!(server.status_of("/v2/main/app/manifests/1"), "200");
+
+    // Once more, from a binary cache that has the same paths, written by Nix.
+    rot();
+    admin.firn(&["check", "--read-data"]).refused();
+    let upstream = crate::server();
+    let nix = Nix::new(Release::Bookworm);
+    nix.netrc("127.0.0.1", &upstream.token());
+    let to = format!("{}?compression=xz", upstream.cache("main"));
+    nix.copy_to(&to, &[&closure.root]).ok();
+    let from = upstream.cache("main");
+    let healed = admin.firn(&["check", "--repair-from", &from]);
+    assert!(healed.stdout.contains("chunks healed"), "{healed}");
+    for path in &closure.paths {
+        let narinfo = format!("/main/{}.narinfo", hash_part(path));
+        assert_eq!(server.status_of(&narinfo), "200", "{path}");
+    }
 
     // Once more, and now by pushing.
     rot();

@@ -119,6 +119,21 @@ impl BinaryCache {
         Ok(Some(text))
     }
 
+    /// The NAR of a path, whoever signed it, for who checks what is in it; `None` if there is none.
+    pub(crate) fn nar(&self, path: &StorePath) -> Result<Option<Box<dyn std::io::Read + Send>>> {
+        let Some(text) = self.narinfo_text(&path.hash().to_string())? else {
+            return Ok(None);
+        };
+        let info = NarInfo::parse(&text).map_err(|error| ClientError::BadAnswer {
+            url: self.url.join(&format!("{}.narinfo", path.hash())),
+            what: error.to_string(),
+        })?;
+        let body = self.get(&info.url)?.accept()?.into_reader();
+        // A cache may say any size; nobody reads beyond the one it says.
+        let nar = super::decompress(&info, body)?;
+        Ok(Some(Box::new(std::io::Read::take(nar, info.nar_size))))
+    }
+
     /// Bytes of a file, exactly as many as asked for; whoever uses them has a checksum.
     pub(crate) fn range(&self, path: &str, range: Range<u64>) -> Result<Vec<u8>> {
         let url = self.url.join(path);
