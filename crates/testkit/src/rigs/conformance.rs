@@ -74,10 +74,10 @@ pub fn main_branch(server: &Server, only_defaults: bool) -> Report {
     report(&mut command, &results)
 }
 
-/// Runs the suite of v1.1.1. `extra` are settings beyond the repository's name and credentials.
-pub fn v1_1_1(server: &Server, repository: &str, extra: &[(&str, &str)]) -> Report {
+/// Runs the suite of 1.1 as it was before the one of the main branch. `extra` are settings beyond the repository's name and credentials.
+pub fn of_1_1(server: &Server, repository: &str, extra: &[(&str, &str)]) -> Report {
     let results = TempDir::new().expect("cannot make a temporary folder");
-    let mut command = command("conformance-1.1.1", &results);
+    let mut command = command("conformance-1.1", &results);
     for section in ["PULL", "PUSH", "CONTENT_DISCOVERY", "CONTENT_MANAGEMENT"] {
         command.env(format!("OCI_TEST_{section}"), "1");
     }
@@ -133,10 +133,8 @@ fn report(command: &mut Command, results: &TempDir) -> Report {
             _ => report.failed.push(name),
         }
     }
-    assert!(
-        report.failed.is_empty(),
-        "failed: {:#?}\n{outcome}",
-        report.failed
-    );
+    if !report.failed.is_empty() {
+        println!("failed: {:#?}\n{outcome}", report.failed);
+    }
     report
 }

@@ -239,7 +239,16 @@ impl Job {
     /// Ends the substituter of a job that will not save.
     pub(crate) fn end(self) {
         let state = self.machine.values("env").remove("FIRN_CI_STATE").unwrap();
-        // It ends by itself when its folder has gone.
-        std::fs::remove_dir_all(Path::new(&state)).unwrap();
+        // It ends by itself when its folder has gone; until then it may write there.
+        let gone = || std::fs::remove_dir_all(Path::new(&state));
+        let mut tries = 100;
+        while let Err(error) = gone() {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                break;
+            }
+            tries -= 1;
+            assert!(tries > 0, "{error}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
     }
 }
