@@ -26,7 +26,8 @@ pub struct Config {
     pub layout_cache_bytes: u64,
     /// Life of a push session without a request, in seconds.
     pub session_ttl_seconds: u64,
-    /// How long a blob without an entry is kept, in seconds.
+    /// How long is kept what waits for the entry that needs it: a NAR without its narinfo, a layer without its
+    /// manifest, in seconds.
     pub lease_seconds: u64,
     /// How often the store's segments follow its database, in seconds.
     pub segment_interval_seconds: u64,

@@ -116,6 +116,7 @@ impl ServiceError {
             Self::Busy => ApiErrorCode::Busy,
             Self::QuotaExceeded(_) => ApiErrorCode::QuotaExceeded,
             Self::Store(StoreError::Full(_)) => ApiErrorCode::StorageFull,
+            Self::SecretFile { source, .. } if is_full(source) => ApiErrorCode::StorageFull,
             Self::SecretFile { .. }
             | Self::SecretContent { .. }
             | Self::Random(_)
@@ -151,4 +152,12 @@ impl ServiceError {
         }
         text
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
 }

@@ -1,9 +1,12 @@
 //! A whole server in this process, in a folder of its own, on a free port of the loopback.
 
+use crate::folder::bytes_below;
 use firn_formats::admin::{Right, TokenCreate};
 use firn_server::{Config, Running};
+use firn_store::CollectionOptions;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 /// A server for a test. Its folder goes with it.
 pub struct TestServer {
@@ -75,6 +78,27 @@ impl TestServer {
     /// Its data folder.
     pub fn data(&self) -> &Path {
         &self.config.data
+    }
+
+    /// Bytes of its packs.
+    pub fn pack_bytes(&self) -> u64 {
+        bytes_below(&self.data().join("packs"))
+    }
+
+    /// Takes away all that nothing needs, to the last byte and without any grace.
+    ///
+    /// # Panics
+    /// If the store fails.
+    #[allow(clippy::expect_used)]
+    pub fn collect(&self) {
+        let options = CollectionOptions {
+            grace: Duration::ZERO,
+            dead_percent: 0,
+            dead_bytes_min: 1,
+            ..CollectionOptions::default()
+        };
+        let store = &self.running().services().store;
+        store.collect(&options, &|_| true).expect("a collection");
     }
 
     /// A new token.

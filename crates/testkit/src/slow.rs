@@ -4,6 +4,7 @@
     reason = "a scenario that cannot be played fails its test"
 )]
 
+use crate::noise;
 use crate::rigs::serve::Server;
 use firn_formats::Sha256;
 use firn_formats::nix::nar::Writer;
@@ -40,19 +41,6 @@ struct Slow {
     stream: TcpStream,
     dribble: Vec<u8>,
     sent: usize,
-}
-
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut out = Vec::with_capacity(length + 8);
-    while out.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(length);
-    out
 }
 
 fn nar(seed: u64, length: usize) -> Vec<u8> {

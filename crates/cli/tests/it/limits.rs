@@ -73,6 +73,7 @@ E
             zstd -q -19 -c bomb.$ending > packed.$ending
         done
         gzip -9 -c bomb.gz > gzipped.gz
+        { cat head; head -c 400000000 /dev/zero; } | brotli -q 5 -c > packed.br
         { cat head; head -c 400000000 /dev/zero; } | zstd -q -c > packed.none
         { cat head; head -c 400000000 /dev/zero; } > plain
     ";
@@ -88,6 +89,8 @@ E
         ("gzipped.gz", ".nar.gz", "gzip"),
         ("packed.bz2", ".nar.bz2", "zstd"),
         ("packed.none", ".nar", "zstd"),
+        ("packed.br", ".nar.br", "identity"),
+        ("packed.br", ".nar", "br"),
     ] {
         let length = folder.path().join(file).metadata().unwrap().len();
         assert!(length < 200_000, "{file} has {length} bytes");

@@ -6,6 +6,7 @@ use firn_image::{
     archive::Archive,
     closure::{Closure, PathInfo},
 };
+use firn_testkit::noise;
 use std::path::Path;
 
 /// A store folder of a few paths, some sharing files, and their closure.
@@ -13,19 +14,6 @@ pub(crate) struct Fixture {
     _dir: tempfile::TempDir,
     pub(crate) store: LocalStore,
     pub(crate) closure: Closure,
-}
-
-/// Bytes that do not compress to nothing and do not repeat, the same for equal seeds.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    })
-    .take(length)
-    .collect()
 }
 
 fn nar_of(root: &Path) -> (Sha256, u64) {

@@ -225,6 +225,19 @@ impl Call {
         }
     }
 
+    /// containerd 1.x cannot send a manifest again that was answered with 401, and where all blobs are here
+    /// already the manifest is the first that it sends. So it is asked for credentials when it looks whether the
+    /// manifest is here, as the registries do that ask for a token for everything. Who has none gets a token to
+    /// pull with.
+    fn needs_a_token_early(&self, target: &Target<'_>) -> bool {
+        matches!(target, Target::Manifest(_))
+            && self.method == Method::HEAD
+            && matches!(self.who, Identity::Anonymous)
+            && self
+                .header(http::header::USER_AGENT)
+                .is_some_and(|agent| agent.starts_with("containerd/1."))
+    }
+
     async fn catalog(&self) -> Answer {
         let who = self.who.clone();
         let mut names = self
@@ -322,6 +335,9 @@ pub(crate) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
 
 async fn route(call: &Call, target: &Target<'_>, body: Incoming) -> Answer {
     let reading = matches!(call.method, Method::GET | Method::HEAD);
+    if call.needs_a_token_early(target) {
+        return Err(Failure::Access(Refusal::Unauthorized, Right::Pull));
+    }
     match target {
         Target::Ping if reading => Ok(call.ping()),
         Target::Catalog if reading => call.catalog().await,

@@ -3,7 +3,13 @@
 use crate::http::Client;
 use crate::samples::Upload;
 use firn_formats::nix::Compression;
+use firn_store::CollectionOptions;
 use firn_testkit::TestServer;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 fn uploads() -> Vec<Upload> {
@@ -17,24 +23,6 @@ fn uploads() -> Vec<Upload> {
             )
         })
         .into()
-}
-
-fn pack_bytes(server: &TestServer) -> u64 {
-    fn below(dir: &std::path::Path) -> u64 {
-        let Ok(entries) = std::fs::read_dir(dir) else {
-            return 0;
-        };
-        entries
-            .map(|entry| {
-                let entry = entry.unwrap();
-                match entry.file_type().unwrap().is_dir() {
-                    true => below(&entry.path()),
-                    false => entry.metadata().unwrap().len(),
-                }
-            })
-            .sum()
-    }
-    below(&server.data().join("packs"))
 }
 
 #[test]
@@ -64,13 +52,13 @@ fn what_was_deleted_gives_its_room_back_when_asked_to_and_the_rest_stays() {
     for upload in &uploads()[1..] {
         upload.push(&admin).expect(201);
     }
-    let before = pack_bytes(&server);
+    let before = server.pack_bytes();
     delete_narinfos(&server, &uploads()[1..]);
     // Until then the session of the uploads holds them.
     std::thread::sleep(Duration::from_millis(5100));
     let request = |dry_run| serde_json::json!({"dry_run": dry_run, "grace_seconds": 0});
     let plan = gc(&admin, request(true)).expect(200).json();
-    assert_eq!(pack_bytes(&server), before);
+    assert_eq!(server.pack_bytes(), before);
     assert!(plan["chunks_condemned"].as_u64() > Some(0), "{plan}");
     let done = gc(&admin, request(false)).expect(200).json();
     for figure in [
@@ -81,7 +69,7 @@ fn what_was_deleted_gives_its_room_back_when_asked_to_and_the_rest_stays() {
     ] {
         assert_eq!(plan[figure], done[figure], "{figure}");
     }
-    assert!(pack_bytes(&server) < before / 2);
+    assert!(server.pack_bytes() < before / 2);
     admin.get(&kept.nar_path()).expect(200);
     let metrics = admin.get("/metrics").expect(200).text();
     assert!(metrics.contains("firn_collections_total 2"), "{metrics}");
@@ -130,11 +118,69 @@ fn a_server_collects_by_itself_and_stops_at_once() {
     upload.push(&admin).expect(201);
     delete_narinfos(&server, &uploads()[2..]);
     let end = Instant::now() + Duration::from_secs(60);
-    while pack_bytes(&server) > 0 {
+    while server.pack_bytes() > 0 {
         assert!(Instant::now() < end, "nothing was collected");
         std::thread::sleep(Duration::from_millis(50));
     }
     let began = Instant::now();
     server.stop();
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+/// Reads from a connection up to and with these bytes.
+fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
+    let mut read = Vec::new();
+    let mut byte = [0];
+    while !read.ends_with(end) {
+        stream.read_exact(&mut byte).unwrap();
+        read.push(byte[0]);
+    }
+    read
+}
+
+#[test]
+fn a_long_collection_says_every_ten_seconds_that_it_goes_on() {
+    let server = TestServer::start_with(|config| config.gc_interval_seconds = 0);
+    let (store, hold) = (
+        server.running().services().store.clone(),
+        Arc::new(AtomicBool::new(true)),
+    );
+    // There is one collection at a time, and this one does not get anywhere.
+    let (held, begun) = (hold.clone(), channel());
+    let first = std::thread::spawn(move || {
+        let outcome = store.collect(&CollectionOptions::default(), &|_| {
+            begun.0.send(()).unwrap_or_default();
+            while held.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            true
+        });
+        outcome.unwrap();
+    });
+    begun.1.recv().unwrap();
+    let mut stream = TcpStream::connect(server.host()).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let token = server.admin_token();
+    write!(
+        stream,
+        "POST /api/v1/gc HTTP/1.1\r\nHost: firn\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+    )
+    .unwrap();
+    let asked = Instant::now();
+    let head = String::from_utf8(read_until(&mut stream, b"\r\n\r\n")).unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    // A chunk of one empty line.
+    read_until(&mut stream, b"1\r\n\n\r\n");
+    assert!(asked.elapsed() >= Duration::from_secs(9));
+    hold.store(false, Ordering::Relaxed);
+    first.join().unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    let report = rest.lines().find(|line| line.starts_with('{')).unwrap();
+    let report: serde_json::Value = serde_json::from_str(report).unwrap();
+    assert_eq!(report["stopped"], false, "{report}");
+    assert!(rest.ends_with("0\r\n\r\n"), "{rest:?}");
 }

@@ -6,50 +6,9 @@ use firn_chunks::Encoder;
 use firn_formats::Sha256;
 use firn_formats::nix::Compression;
 use firn_formats::push::{Begin, encode_frame};
-use firn_store::CollectionOptions;
-use firn_testkit::TestServer;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use firn_testkit::{SmallDisk, TestServer};
+use std::io::Write as _;
 use std::time::Duration;
-
-/// A small file system in memory, for as long as this lives. Needs root.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path, size: &str) -> Self {
-        std::fs::create_dir_all(at).unwrap();
-        let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(at)
-            .status()
-            .unwrap();
-        assert!(status.success(), "mounting a tmpfs needs root");
-        Self(at.to_owned())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let status = Command::new("umount").arg(&self.0).status();
-        assert!(status.is_ok_and(|status| status.success()) || std::thread::panicking());
-    }
-}
-
-/// Bytes of all packs.
-fn packed(folder: &Path) -> u64 {
-    let mut bytes = 0;
-    let mut open = vec![folder.join("data/packs")];
-    while let Some(folder) = open.pop() {
-        for item in std::fs::read_dir(folder).unwrap() {
-            let item = item.unwrap();
-            match item.metadata().unwrap() {
-                metadata if metadata.is_dir() => open.push(item.path()),
-                metadata => bytes += metadata.len(),
-            }
-        }
-    }
-    bytes
-}
 
 /// A body of frames that nobody has sent yet.
 fn pushed(seed: u64) -> Vec<u8> {
@@ -64,18 +23,37 @@ fn pushed(seed: u64) -> Vec<u8> {
 
 const SESSION_SECONDS: u64 = 10;
 
+/// What an administrator changes is small: with the last block taken it is refused too, and leaves nothing.
+fn refused_to_administrators(server: &TestServer, disk: &SmallDisk) {
+    let admin = Client::new(&server.url(), Some(server.admin_token()));
+    let cache = serde_json::json!({"name": "late"});
+    let rest = disk.path().join("rest");
+    let mut file = std::fs::File::create(&rest).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    for _ in 0..3 {
+        let refused = admin.post_json("/api/v1/caches", &cache).expect(507);
+        assert_eq!(refused.json()["error"]["code"], "storage_full");
+        admin.get("/api/v1/caches/late").expect(404);
+        admin.get("/api/v1/caches/main").expect(200);
+    }
+    drop(file);
+    std::fs::remove_file(&rest).unwrap();
+    admin.post_json("/api/v1/caches", &cache).expect(200);
+    admin.get("/late/public-key").expect(200);
+}
+
 #[test]
 fn a_full_disk_is_507_and_room_is_enough_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let disk = SmallDisk::mount(&folder.path().join("disk"), "64m");
     let server = TestServer::start_with(|config| {
-        config.data = disk.0.join("data");
+        config.data = disk.path().join("data");
         config.session_ttl_seconds = SESSION_SECONDS;
     });
     let admin = Client::new(&server.url(), Some(server.admin_token()));
     let small = Upload::new("small", &noise(1, 500_000), &[], Compression::Zstd);
     small.push(&admin).expect(201);
-    let ballast = disk.0.join("ballast");
+    let ballast = disk.path().join("ballast");
     std::fs::write(&ballast, vec![1; 52 << 20]).unwrap();
 
     let large = Upload::new("large", &noise(2, 16 << 20), &[], Compression::None);
@@ -115,21 +93,16 @@ fn a_full_disk_is_507_and_room_is_enough_to_go_on() {
         assert_eq!(zstd::stream::decode_all(&nar.body[..]).unwrap(), small.nar);
         admin.get("/readyz").expect(200);
     }
+    refused_to_administrators(&server, &disk);
 
     // The collector needs no room to give some back: that of the frames that will not be published.
-    let before = packed(&disk.0);
+    let before = server.pack_bytes();
     let session = begun.json()["session"].as_str().unwrap().to_owned();
     admin.delete(&format!("/api/v1/push/{session}")).expect(204);
     // What failed uploads of other doors pinned is let go with the session that they shared.
     std::thread::sleep(Duration::from_secs(SESSION_SECONDS + 1));
-    let eager = CollectionOptions {
-        grace: Duration::ZERO,
-        ..CollectionOptions::default()
-    };
-    let store = &server.running().services().store;
-    store.collect(&eager, &|_| true).unwrap();
-    store.collect(&eager, &|_| true).unwrap();
-    assert!(packed(&disk.0) < before, "{before}");
+    server.collect();
+    assert!(server.pack_bytes() < before, "{before}");
     let nar = admin.get(&small.nar_path()).expect(200);
     assert_eq!(zstd::stream::decode_all(&nar.body[..]).unwrap(), small.nar);
 

@@ -19,6 +19,7 @@ mod nix_door;
 mod push_protocol;
 mod range;
 mod registry;
+mod registry_collection;
 mod retention;
 mod samples;
 mod signing;

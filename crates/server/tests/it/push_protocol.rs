@@ -483,3 +483,27 @@ fn a_list_longer_than_a_body_goes_in_parts() {
     let list = decode_proposals(&admin.get(&list).expect(200).body).unwrap();
     assert!(list[0].chunks == chunks);
 }
+
+#[test]
+fn a_cache_has_a_thousand_sessions_at_most() {
+    let server = TestServer::start();
+    let admin = Client::new(&server.url(), Some(server.admin_token()));
+    let begin = |name: &str| {
+        let path = crate::samples::store_path(name, name);
+        let request = Begin {
+            paths: vec![path.hash().to_string()],
+            ..Begin::default()
+        };
+        admin.post_json("/api/v1/push/begin?cache=main", &request)
+    };
+    let mut last = String::new();
+    for number in 0..1000 {
+        let begun = begin(&format!("n{number}")).expect(200);
+        last = begun.json()["session"].as_str().unwrap().to_owned();
+    }
+    let refused = begin("more").expect(429);
+    assert_eq!(refused.json()["error"]["code"], "too_many");
+    assert!(refused.header("retry-after").is_some());
+    admin.delete(&format!("/api/v1/push/{last}")).expect(204);
+    begin("more").expect(200);
+}

@@ -7,11 +7,11 @@ use firn_formats::oci::media_type::{OCI_CONFIG, OCI_INDEX, OCI_LAYER_ZSTD, OCI_M
 use firn_testkit::TestServer;
 use serde_json::json;
 
-fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", Sha256::of(bytes).hex())
 }
 
-fn push_blob(client: &Client, repository: &str, bytes: &[u8]) -> String {
+pub fn push_blob(client: &Client, repository: &str, bytes: &[u8]) -> String {
     let digest = digest(bytes);
     let begun = client
         .send(
@@ -28,7 +28,7 @@ fn push_blob(client: &Client, repository: &str, bytes: &[u8]) -> String {
     digest
 }
 
-fn manifest(config: (&str, usize), layers: &[(&str, usize)]) -> Vec<u8> {
+pub fn manifest(config: (&str, usize), layers: &[(&str, usize)]) -> Vec<u8> {
     let layers: Vec<_> = layers
         .iter()
         .map(|(digest, size)| json!({"mediaType": OCI_LAYER_ZSTD, "digest": digest, "size": size}))
@@ -43,7 +43,7 @@ fn manifest(config: (&str, usize), layers: &[(&str, usize)]) -> Vec<u8> {
     .into_bytes()
 }
 
-fn put_manifest(
+pub fn put_manifest(
     client: &Client,
     path: &str,
     media_type: &str,

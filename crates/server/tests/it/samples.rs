@@ -4,21 +4,8 @@ use firn_formats::Sha256;
 use firn_formats::nix::nar::Writer;
 use firn_formats::nix::rewrap::{Encoder, Format};
 use firn_formats::nix::{Compression, NarInfo, StorePath, base32};
+pub use firn_testkit::noise;
 use std::io::Write as _;
-
-/// Bytes that do not compress and are the same in every run.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut out = Vec::with_capacity(length);
-    while out.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(length);
-    out
-}
 
 /// A NAR of one file.
 pub fn file_nar(content: &[u8]) -> Vec<u8> {

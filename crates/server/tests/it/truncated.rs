@@ -10,6 +10,7 @@ use firn_formats::push::{Begin, encode_frame};
 use firn_testkit::TestServer;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
 const CUTS: usize = 64;
 
@@ -50,6 +51,25 @@ fn broken_off(
     answer.lines().next().unwrap_or_default().to_owned()
 }
 
+/// Life of a session that nobody uses any more.
+const SESSION_SECONDS: u64 = 5;
+
+/// A server on which what was not published is garbage soon.
+fn forgetful() -> TestServer {
+    TestServer::start_with(|config| {
+        config.lease_seconds = 0;
+        config.session_ttl_seconds = SESSION_SECONDS;
+        config.gc_interval_seconds = 0;
+    })
+}
+
+/// Bytes of packs once all that was cut off is collected.
+fn kept(server: &TestServer) -> u64 {
+    std::thread::sleep(Duration::from_millis(SESSION_SECONDS * 1000 + 200));
+    server.collect();
+    server.pack_bytes()
+}
+
 /// What a server holds that can be seen: blobs that were made, and packs' bytes are the collector's.
 fn blobs(server: &TestServer) -> u64 {
     server.running().services().store.stats().unwrap().blobs
@@ -57,13 +77,14 @@ fn blobs(server: &TestServer) -> u64 {
 
 #[test]
 fn a_nar_that_is_cut_or_wrong() {
-    let server = TestServer::start();
+    let server = forgetful();
     let admin = Client::new(&server.url(), Some(server.admin_token()));
     for compression in [Compression::None, Compression::Zstd, Compression::Xz] {
         let name = format!("cut-{}", compression.name());
         let upload = Upload::new(&name, &noise(40, 300_000), &[], compression);
         let path = upload.nar_path();
         let ending = path.rsplit_once(".nar").unwrap().1;
+        let before = kept(&server);
         for cut in cuts(upload.file.len()) {
             let part = &upload.file[..cut];
             // Under the whole's name, under its own, and broken off on the way.
@@ -88,6 +109,14 @@ fn a_nar_that_is_cut_or_wrong() {
             );
         }
         admin.get(&upload.narinfo_path()).expect(404);
+        // So long that much of it was stored when it broke off.
+        let long = Upload::new("long", &noise(43, 12_000_000), &[], compression);
+        let part = &long.file[..11_000_000];
+        broken_off(&server, "PUT", &long.nar_path(), long.file.len(), part);
+        assert!(server.pack_bytes() > before + 1_000_000);
+        // What is less than a percent of a pack stays in it.
+        let kept = kept(&server);
+        assert!(kept <= before + before / 100, "{name}: {kept}, {before}");
         upload.push(&admin).expect(201);
         // The narinfo lies by a bit or a byte.
         let text = upload.narinfo.to_string();
@@ -150,7 +179,7 @@ fn frames_that_are_cut_or_wrong() {
 
 #[test]
 fn a_registry_blob_that_is_cut_or_wrong() {
-    let server = TestServer::start();
+    let server = forgetful();
     let admin = Client::new(&server.url(), Some(server.admin_token()));
     let blob = noise(42, 200_000);
     let digest = format!("sha256:{}", Sha256::of(&blob).hex());
@@ -175,6 +204,8 @@ fn a_registry_blob_that_is_cut_or_wrong() {
         admin.head(&seen).expect(404);
     }
     assert_eq!(blobs(&server), 0);
+    assert!(server.pack_bytes() > 0, "nothing was taken in");
+    assert_eq!(kept(&server), 0);
     admin.send("POST", &whole, &[], &blob).expect(201);
     assert!(admin.get(&seen).expect(200).body == blob);
 }

@@ -283,6 +283,8 @@ impl Access {
             quota_bytes: limit(request.quota_bytes),
         };
         let _changing = sync::lock(&self.changing);
+        // Keys without a cache are of no harm, a cache without keys is.
+        keys::load_or_make(&self.dir, &request.name)?;
         let row = self
             .store
             .cache_create(&request.name, &domain, &serde_json::to_vec(&config)?)?;

@@ -9,10 +9,6 @@ use firn_formats::nix::narinfo::NARINFO_BYTES_MAX;
 use firn_formats::nix::{Compression, NarInfo, base32};
 use firn_store::{BlobInfo, EntryKind, IfExists, NewEntry, Publication, PublishedEntry};
 use std::io::{Cursor, Read};
-use std::time::Duration;
-
-/// How long a NAR waits for its narinfo.
-const NAR_WITHOUT_NARINFO: Duration = Duration::from_secs(24 * 3600);
 
 /// The first bytes of a gzip file (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -86,7 +82,8 @@ impl NixCache {
         self.retention
             .admit(cache, blob.zstd_length, blob.zstd_length)?;
         let mut entry = alias_entry(name, compression, &blob);
-        entry.lease = Some(NAR_WITHOUT_NARINFO);
+        // It waits for its narinfo.
+        entry.lease = Some(self.store.lease());
         // An alias that a narinfo made durable must not fall back to a lease.
         entry.if_exists = IfExists::Keep;
         let publication = Publication {

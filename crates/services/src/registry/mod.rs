@@ -36,9 +36,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How long a blob without a manifest stays.
-const BLOB_WITHOUT_MANIFEST: Duration = Duration::from_secs(24 * 3600);
-
 /// The registry door's work.
 pub struct Registry {
     store: Store,
@@ -226,7 +223,7 @@ impl Registry {
                 &digest.to_string(),
                 found.representation,
                 found.blob.id,
-                Some(BLOB_WITHOUT_MANIFEST),
+                Some(self.store.lease()),
             );
             self.publish(to, vec![entry], Vec::new())?;
         }

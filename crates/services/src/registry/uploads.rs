@@ -4,7 +4,7 @@
 //! in memory, with their hashes so far; one that is not there is found in the store and goes on where it is
 //! durable. A client is never told of a byte that is not durable.
 
-use super::{BLOB_WITHOUT_MANIFEST, Registry, RegistryError, Repository, blob_entry};
+use super::{Registry, RegistryError, Repository, blob_entry};
 use crate::{ServiceError, sync::lock};
 use firn_chunks::Format;
 use firn_formats::oci::{Digest, ErrorCode};
@@ -302,7 +302,7 @@ impl Registry {
             &digest.to_string(),
             Representation::Identity,
             blob.id,
-            Some(BLOB_WITHOUT_MANIFEST),
+            Some(self.store.lease()),
         );
         self.publish(&repository.cache, vec![entry], Vec::new())
     }

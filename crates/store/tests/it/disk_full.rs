@@ -2,34 +2,11 @@
 
 use crate::support::{entry, frames, ingest, noise, options, publication, read_all};
 use firn_store::{Representation, Store, StoreError};
-use std::path::{Path, PathBuf};
+use firn_testkit::SmallDisk;
 use std::process::Command;
 
-/// A small file system in memory, for as long as this lives. Needs root.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path, size: &str) -> Self {
-        std::fs::create_dir_all(at).unwrap();
-        let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(at)
-            .status()
-            .unwrap();
-        assert!(status.success(), "mounting a tmpfs needs root");
-        Self(at.to_owned())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let status = Command::new("umount").arg(&self.0).status();
-        assert!(status.is_ok_and(|status| status.success()) || std::thread::panicking());
-    }
-}
-
 fn used(disk: &SmallDisk) -> u64 {
-    crate::support::files(&disk.0.join("store/packs"))
+    crate::support::files(&disk.path().join("store/packs"))
         .iter()
         .map(|path| path.metadata().unwrap().len())
         .sum()
@@ -39,9 +16,9 @@ fn used(disk: &SmallDisk) -> u64 {
 fn a_full_disk_refuses_keeps_serving_and_writes_go_on_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let disk = SmallDisk::mount(&dir.path().join("disk"), "24m");
-    let ballast = disk.0.join("ballast");
+    let ballast = disk.path().join("ballast");
     std::fs::write(&ballast, vec![1; 6 << 20]).unwrap();
-    let store = Store::open(options(&disk.0.join("store"))).unwrap();
+    let store = Store::open(options(&disk.path().join("store"))).unwrap();
     let cache = store.cache_create("main", "public", b"").unwrap();
     let session = store.session_open(&cache).unwrap();
     let first = noise(1, 3_000_000);
@@ -74,7 +51,7 @@ fn a_full_disk_refuses_keeps_serving_and_writes_go_on_without_a_restart() {
     assert!(read.unwrap() == second);
     store.close().unwrap();
     drop(store);
-    let store = Store::open(options(&disk.0.join("store"))).unwrap();
+    let store = Store::open(options(&disk.path().join("store"))).unwrap();
     let read = read_all(&store, blob.id, Representation::Identity, None);
     assert!(read.unwrap() == second);
     drop(store);
@@ -85,7 +62,7 @@ fn a_full_disk_refuses_keeps_serving_and_writes_go_on_without_a_restart() {
 fn a_database_without_room_refuses_whole_publications_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
     let disk = SmallDisk::mount(&dir.path().join("disk"), "8m");
-    let store = Store::open(options(&disk.0.join("store"))).unwrap();
+    let store = Store::open(options(&disk.path().join("store"))).unwrap();
     let cache = store.cache_create("main", "public", b"").unwrap();
     let publish = |round: usize| {
         let entries = (0..8).map(|index| {
@@ -115,7 +92,7 @@ fn a_database_without_room_refuses_whole_publications_and_recovers() {
     assert_eq!(count(), rounds * 8);
     let larger = Command::new("mount")
         .args(["-o", "remount,size=32m"])
-        .arg(&disk.0)
+        .arg(disk.path())
         .status();
     assert!(larger.unwrap().success());
     publish(rounds).unwrap();

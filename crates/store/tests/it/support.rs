@@ -6,6 +6,7 @@ use firn_store::{
     BlobId, BlobInfo, CacheRow, EntryKind, IfExists, NewEntry, Options, Publication,
     Representation, Session, Store, StoreError,
 };
+pub(crate) use firn_testkit::noise;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -109,20 +110,6 @@ pub(crate) fn read_all(
     }
     assert_eq!(out.len() as u64, expected);
     Ok(out)
-}
-
-/// Bytes that zstd makes nothing of, the same for the same seed.
-pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut out = Vec::with_capacity(length + 8);
-    while out.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(length);
-    out
 }
 
 /// Bytes of which half are noise.

@@ -1,6 +1,7 @@
 //! The cases of the suite.
 
-use super::{Call, Client, Fault, FaultyBackend, Place, noise, put, read};
+use super::{Call, Client, Fault, FaultyBackend, Place, put, read};
+use crate::noise;
 use firn_store::shared::GcOptions;
 use firn_store::{EntryKind, StoreError};
 use std::collections::BTreeSet;

@@ -1,6 +1,7 @@
 //! Clients of a place, and content to put there.
 
 use super::Place;
+use crate::noise;
 use firn_chunks::{ChunkId, ChunkList, ChunkRef, Encoder, VerifiedFrame, segment::BlobRecord};
 use firn_store::shared::{
     BLOB_FLAG_NO_ZSTD_DIGEST, Backend, Run, SHARED_DOMAIN, SharedOptions, SharedStore,
@@ -52,15 +53,6 @@ impl Deref for Client {
     fn deref(&self) -> &SharedStore {
         &self.store
     }
-}
-
-/// Bytes that zstd makes nothing of, the same for the same seed.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut out = vec![0; length];
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&seed.to_le_bytes());
-    hasher.finalize_xof().fill(&mut out);
-    out
 }
 
 /// The pieces of what is kept under a key: some shared with other keys, some of its own.

@@ -12,7 +12,7 @@ mod content;
 mod faulty;
 
 pub use cases::*;
-pub use content::{Client, content, frames, noise, put, read, value_of};
+pub use content::{Client, content, frames, put, read, value_of};
 pub use faulty::{Call, Fault, FaultyBackend};
 
 use firn_store::shared::Backend;

@@ -36,20 +36,6 @@ fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
     found
 }
 
-/// Bytes of all files below a folder, of which some may be gone meanwhile.
-pub(super) fn size(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return 0;
-    };
-    let each = entries
-        .filter_map(Result::ok)
-        .map(|entry| match entry.file_type() {
-            Ok(kind) if kind.is_dir() => size(&entry.path()),
-            _ => entry.metadata().map_or(0, |metadata| metadata.len()),
-        });
-    each.sum()
-}
-
 fn count(database: &Connection, what: &str) -> u64 {
     let count: i64 = database
         .query_row(&format!("SELECT count(*) FROM {what}"), [], |row| {

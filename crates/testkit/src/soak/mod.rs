@@ -210,7 +210,7 @@ impl Run<'_> {
             if self.ledger.faults().len() >= FAULTS_MAX {
                 return;
             }
-            let size = folder::size(self.server.data());
+            let size = crate::folder::bytes_below(self.server.data());
             self.largest_bytes = self.largest_bytes.max(size);
             self.ledger.turn();
             self.server.crash();

@@ -5,7 +5,8 @@ use firn_chunks::segment::{BlobRecord, Record, encode};
 use firn_chunks::{EncoderId, FrameRecord, ListId, pack::Placed};
 use firn_store::shared::{BLOB_FLAG_NO_ZSTD_DIGEST, SHARED_DOMAIN};
 use firn_store::{EntryKind, StoreError};
-use firn_testkit::shared_store::{Call, Client, FaultyBackend, frames, noise, put, value_of};
+use firn_testkit::noise;
+use firn_testkit::shared_store::{Call, Client, FaultyBackend, frames, put, value_of};
 use std::time::{Duration, Instant};
 
 fn blob(list: &firn_chunks::ChunkList) -> BlobRecord {
