@@ -1,9 +1,10 @@
 //! Images as skopeo, podman and Docker see them: pulled, run, copied in and out.
 
+use firn_formats::Sha256;
 use firn_testkit::rigs::closure::Closure;
 use firn_testkit::rigs::docker::Docker;
 use firn_testkit::rigs::podman::Podman;
-use firn_testkit::rigs::program::run;
+use firn_testkit::rigs::program::{command, run};
 use firn_testkit::rigs::serve::{Server, User};
 use firn_testkit::rigs::{Release, skopeo};
 
@@ -117,6 +118,53 @@ fn a_foreign_image_runs_from_firn() {
         docker.pull(&foreign).ok();
         assert_eq!(docker.run(&foreign, &[]).ok(), GREETING, "{release:?}");
     }
+}
+
+/// The bytes of each layer are what its digest says, whoever compressed it.
+#[test]
+fn layers_of_others_come_back_byte_for_byte() {
+    let server = crate::server();
+    push(&server, "hello:1", &[]);
+    let credentials = format!("token:{}", server.token());
+    let source = format!("docker://{}", image(&server, "hello:1"));
+    let folder = tempfile::tempdir().unwrap();
+    let plain = format!("dir:{}", folder.path().join("plain").display());
+    skopeo::copy(Release::Trixie, &["--dest-decompress"], &source, &plain).ok();
+    for format in ["gzip", "zstd"] {
+        let to = image(&server, &format!("foreign:{format}"));
+        let options = ["--dest-compress", "--dest-compress-format", format];
+        let options = [&options[..], &["--dest-creds", &credentials]].concat();
+        skopeo::copy(Release::Trixie, &options, &plain, &format!("docker://{to}")).ok();
+        let manifest = server.get(&format!("/v2/main/foreign/manifests/{format}"));
+        let manifest: serde_json::Value = serde_json::from_str(&manifest.ok()).unwrap();
+        let layers = manifest["layers"].as_array().unwrap();
+        assert!(layers.len() > 1);
+        for layer in layers {
+            let media_type = layer["mediaType"].as_str().unwrap();
+            assert!(media_type.ends_with(format), "{media_type}");
+            let digest = layer["digest"].as_str().unwrap();
+            let file = folder.path().join("layer");
+            let url = format!("{}/v2/main/foreign/blobs/{digest}", server.url());
+            run(command("curl").arg("-sSfo").arg(&file).arg(&url)).ok();
+            let bytes = std::fs::read(&file).unwrap();
+            assert_eq!(bytes.len() as u64, layer["size"]);
+            assert_eq!(format!("sha256:{}", Sha256::of(&bytes).hex()), digest);
+        }
+    }
+}
+
+/// What an image adds to a cache that has its store paths: documents, and the headers of its layers.
+#[test]
+fn a_layer_shares_its_chunks_with_the_store_paths() {
+    let server = crate::server();
+    let stored = || firn_testkit::folder::bytes_below(&server.data().join("packs"));
+    User::admin(&server)
+        .firn(&["push", &Closure::first().root])
+        .ok();
+    let paths = stored();
+    push(&server, "hello:1", &[]);
+    let added = stored() - paths;
+    assert!(added * 20 < paths, "{added} bytes for {paths} of paths");
 }
 
 #[test]
