@@ -207,9 +207,11 @@ fn of_storage(
     args: &Args,
     locations: &[storage::StorageLocation],
 ) -> Outcome<CheckView> {
-    if args.resume || args.read_data.is_some_and(|part| part != (1, 1)) {
-        return Err(Failure::new("a store without a server is read in one go")
-            .hint("leave out --resume and the part"));
+    if args.resume {
+        return Err(
+            Failure::new("a store without a server keeps no position to go on from")
+                .hint("read it in parts that are short enough: --read-data=1/7, then 2/7 …"),
+        );
     }
     let mut all = CheckView::default();
     for location in locations {
@@ -227,8 +229,8 @@ fn of_storage(
                 std::thread::sleep(due.saturating_sub(began.elapsed()));
             }
         };
-        let report = storage::check_storage(&store, args.read_data.is_some(), &mut told)
-            .map_err(ClientError::from)?;
+        let report =
+            storage::check_storage(&store, args.read_data, &mut told).map_err(ClientError::from)?;
         bar.end();
         merge(&mut all, firn_server::check_view(report));
     }

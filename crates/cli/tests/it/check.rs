@@ -244,6 +244,13 @@ fn a_store_without_a_server_is_checked() {
     alone
         .firn(&["check", "--storage", name, "--read-data"])
         .ok();
+    let read = |part: &str| {
+        let option = format!("--read-data={part}");
+        let checked = alone.json(&["check", "--storage", name, &option]);
+        checked["bytes_read"].as_u64().expect("bytes")
+    };
+    let parts: Vec<u64> = ["1/3", "2/3", "3/3"].map(read).into();
+    assert_eq!(parts.iter().sum::<u64>(), read("1/1"), "{parts:?}");
     let pack = &packs(&storage)[0];
     let (offset, length) = frames(pack)[0];
     flip_bit(pack, offset + length / 2);

@@ -1,17 +1,17 @@
 //! Checking a store without a server.
 
 use firn_formats::nix::NarInfo;
-use firn_store::shared::{SharedEntry, SharedStore};
+use firn_store::shared::{PackPart, SharedEntry, SharedStore};
 use firn_store::{CheckReport, EntryKind, Meaning, StoreError};
 
-/// Checks a store: what its segments say against what its place has, and with `data` every byte. `told` hears of
-/// bytes that were read.
+/// Checks a store: what its segments say against what its place has, and with `data` every byte of a part of
+/// its packs. `told` hears of bytes that were read.
 ///
 /// # Errors
 /// If the place or the local index fails. Damage is no error but a finding.
 pub fn check_storage(
     store: &SharedStore,
-    data: bool,
+    data: Option<PackPart>,
     told: &mut dyn FnMut(u64),
 ) -> Result<CheckReport, StoreError> {
     store.check(data, &explain, told)

@@ -5,7 +5,7 @@ use super::{Inner, Located, SharedEntry};
 use crate::check::Findings;
 use crate::types::DomainId;
 use crate::{CheckReport, FindingKind, Meaning, StoreError};
-use firn_chunks::segment;
+use firn_chunks::{ChunkId, segment};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,10 +17,19 @@ const REQUEST_BYTES_MAX: u64 = 4 << 20;
 /// Says what an entry means: given its cache.
 pub type ExplainShared<'a> = &'a dyn Fn(&str, &SharedEntry) -> Meaning;
 
+/// Part N of T of a store's packs. Which part a pack is in is in its name, so that packs that come and go move
+/// no other into a part that was read already.
+pub type PackPart = (u32, u32);
+
+fn is_in(part: PackPart, pack: &str) -> bool {
+    let [first, second, third, fourth, ..] = ChunkId::of(pack.as_bytes()).0;
+    u32::from_le_bytes([first, second, third, fourth]) % part.1.max(1) + 1 == part.0
+}
+
 /// See [`super::SharedStore::check`].
 pub(super) fn check(
     inner: &Inner,
-    data: bool,
+    data: Option<PackPart>,
     explain: ExplainShared<'_>,
     told: &mut dyn FnMut(u64),
 ) -> Result<CheckReport, StoreError> {
@@ -30,6 +39,7 @@ pub(super) fn check(
     for (pack, finding) in packs {
         let frames = inner.index.frames_of(&pack)?;
         found.report.chunks += frames.len() as u64;
+        let data = data.is_some_and(|part| is_in(part, &pack));
         frames_of(inner, &frames, finding, data, told, &mut found)?;
     }
     blobs(inner, &mut found)?;

@@ -20,7 +20,7 @@ mod s3;
 mod union;
 
 pub use backend::{Backend, PackFile, StoredPack};
-pub use check::ExplainShared;
+pub use check::{ExplainShared, PackPart};
 pub use folder::FolderBackend;
 pub use gc::{Expire, ExpirePaths, ExpiredEntry, GcOptions, GcPlan, GcReport, PathsOfKey};
 pub use run::{Run, RunReport};
@@ -246,11 +246,11 @@ impl SharedStore {
         self.inner.prefetch(ids, go_on)
     }
 
-    /// Checks what the segments say against what the place has; with `data`, every byte. `told` hears of bytes that
-    /// were read. Changes nothing.
+    /// Checks what the segments say against what the place has; with `data`, every byte of a part of the packs.
+    /// `told` hears of bytes that were read. Changes nothing.
     pub fn check(
         &self,
-        data: bool,
+        data: Option<PackPart>,
         explain: ExplainShared<'_>,
         told: &mut dyn FnMut(u64),
     ) -> Result<CheckReport, StoreError> {
