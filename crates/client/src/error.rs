@@ -61,6 +61,8 @@ pub enum ClientError {
     #[error(transparent)]
     Output(#[from] firn_image::output::OutputError),
     #[error(transparent)]
+    Base(#[from] firn_image::base::BaseError),
+    #[error(transparent)]
     Closure(#[from] firn_image::closure::ClosureError),
     #[error(transparent)]
     Digest(#[from] firn_formats::oci::digest::DigestError),

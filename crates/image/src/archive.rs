@@ -11,6 +11,7 @@ pub(crate) mod tree;
 
 pub(crate) use builder::Builder;
 pub use chunking::{Chunked, FileChunks};
+pub use read::ArchiveReader;
 
 use firn_chunks::{ChunkList, ChunkRef, boundaries::Params};
 use std::path::{Path, PathBuf};
@@ -123,12 +124,21 @@ impl Archive {
     ) -> Result<Chunked, ArchiveError> {
         chunking::chunk(self, params, known)
     }
+    /// All bytes as a stream that is read.
+    pub fn reader(&self) -> ArchiveReader<'_> {
+        ArchiveReader::new(self)
+    }
     /// Streams all bytes in blocks of at most 1 MiB.
     pub fn stream(
         &self,
         sink: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<(), ArchiveError> {
         read::stream(self, sink)
+    }
+
+    /// Everything but files' contents.
+    pub(crate) fn literals(&self) -> &[u8] {
+        &self.literals
     }
 
     fn literal(&self, start: usize, length: u64) -> &[u8] {

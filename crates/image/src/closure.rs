@@ -66,6 +66,38 @@ impl Closure {
         })
     }
 
+    /// The closure of `roots` within paths that may be more.
+    pub fn of_graph(paths: Vec<PathInfo>, roots: Vec<StorePath>) -> Result<Self, ClosureError> {
+        let index: HashMap<&StorePath, usize> = paths
+            .iter()
+            .enumerate()
+            .map(|(i, info)| (&info.path, i))
+            .collect();
+        let mut wanted = vec![false; paths.len()];
+        let mut open: Vec<usize> = roots.iter().filter_map(|root| index.get(root).copied()).collect();
+        while let Some(path) = open.pop() {
+            if !std::mem::replace(&mut wanted[path], true) {
+                let references = paths[path].references.iter();
+                open.extend(references.filter_map(|reference| index.get(reference).copied()));
+            }
+        }
+        let paths = paths.into_iter().zip(wanted);
+        let wanted = paths.filter_map(|(info, wanted)| wanted.then_some(info));
+        Self::new(wanted.collect(), roots)
+    }
+
+    /// Takes away those of `paths` to which nothing refers, not even they themselves.
+    pub fn without_unreferenced(&mut self, paths: &[StorePath]) {
+        let referred: HashSet<StorePath> = self
+            .paths
+            .iter()
+            .flat_map(|info| info.references.iter().cloned())
+            .collect();
+        let goes = |path: &StorePath| paths.contains(path) && !referred.contains(path);
+        self.paths.retain(|info| !goes(&info.path));
+        self.roots.retain(|root| !goes(root));
+    }
+
     /// Position of each path in `paths`.
     pub fn index(&self) -> HashMap<&StorePath, usize> {
         let paths = self.paths.iter().enumerate();

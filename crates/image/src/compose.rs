@@ -1,8 +1,9 @@
 //! From spec and closure to layers with keys, and from the layers' descriptors to config and manifest.
 //!
-//! The layers of store paths come first, as [`crate::plan`] orders them; on top lies one
-//! layer of root files (links, users, `/tmp`), if there are any. It counts against the
-//! limit; where the limit is one layer, that one holds both.
+//! The layers of a base image come first, as they are; then those of store paths, as
+//! [`crate::plan`] orders them; on top lies one layer of root files (links, users, `/tmp`),
+//! if there are any. All count against the limit; where one layer is left, that one holds
+//! store paths and root files.
 
 mod documents;
 mod key;
@@ -17,9 +18,10 @@ pub use signature::{LAYER_SIGNATURE_ANNOTATION, layer_fingerprint};
 
 use crate::{
     archive::{Archive, ArchiveError},
+    base::{BaseError, BaseLayer},
     closure::Closure,
     encode::Representation,
-    plan,
+    plan::{self, GroupError},
     spec::ImageSpec,
 };
 use firn_formats::{
@@ -57,8 +59,20 @@ pub struct PlannedImage {
     store_dir: PathBuf,
 }
 
+/// Why an image cannot be planned.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum PlanError {
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    #[error(transparent)]
+    Group(#[from] GroupError),
+}
+
 /// Plans. Reads nothing of the store but, for root links, the roots' own directories.
-pub fn plan_image(closure: Closure, spec: ImageSpec) -> Result<PlannedImage, ArchiveError> {
+pub fn plan_image(closure: Closure, spec: ImageSpec) -> Result<PlannedImage, PlanError> {
     plan_image_in(Path::new(STORE_DIR), closure, spec)
 }
 
@@ -68,26 +82,24 @@ pub fn plan_image_in(
     store_dir: &Path,
     closure: Closure,
     spec: ImageSpec,
-) -> Result<PlannedImage, ArchiveError> {
+) -> Result<PlannedImage, PlanError> {
     let (root_entries, conflicts) = rootfs::collect(store_dir, &closure, &spec)?;
     let with_root = !root_entries.is_empty();
-    let limit = spec.max_layers.max(1);
-    let limit = if with_root && limit > 1 {
-        limit - 1
-    } else {
-        limit
-    };
-    let mut layers: Vec<PlannedLayer> = plan::plan(&closure, spec.algorithm, limit, &spec.history)
+    let own = own_layers(&spec)?;
+    let limit = if with_root && own > 1 { own - 1 } else { own };
+    let grouped =
+        plan::plan_grouped(&closure, &spec.groups, spec.algorithm, limit, &spec.history)?;
+    let mut layers: Vec<PlannedLayer> = grouped
         .into_iter()
         .map(|paths| PlannedLayer {
-            key: key::of_paths(&closure, &paths),
+            key: key::of_paths(&closure, &paths, &spec.rules),
             comment: comment(&closure, &paths),
             paths,
             root_files: false,
         })
         .collect();
     if with_root {
-        add_root_files(&mut layers, &root_entries, spec.max_layers)?;
+        add_root_files(&mut layers, &root_entries, &spec, own)?;
     }
     Ok(PlannedImage {
         spec,
@@ -99,20 +111,37 @@ pub fn plan_image_in(
     })
 }
 
+/// How many layers the base image leaves; at least one.
+fn own_layers(spec: &ImageSpec) -> Result<usize, BaseError> {
+    let limit = spec.max_layers.max(1);
+    let Some(base) = &spec.base else {
+        return Ok(limit);
+    };
+    match limit.saturating_sub(base.layers.len()) {
+        0 => Err(BaseError::TooManyLayers {
+            name: base.name.clone(),
+            layers: base.layers.len(),
+            limit,
+        }),
+        own => Ok(own),
+    }
+}
+
 fn add_root_files(
     layers: &mut Vec<PlannedLayer>,
     entries: &RootEntries,
-    max_layers: usize,
+    spec: &ImageSpec,
+    own_layers: usize,
 ) -> Result<(), ArchiveError> {
-    let tar = entries.tar()?;
+    let copied = &spec.copy_to_root;
     match layers.first_mut() {
-        Some(only) if max_layers <= 1 => {
-            only.key = key::of_both(&only.key, &tar);
+        Some(only) if own_layers <= 1 => {
+            only.key = key::of_both(&only.key, entries, copied)?;
             only.comment.push_str(", root files");
             only.root_files = true;
         }
         _ => layers.push(PlannedLayer {
-            key: key::of_root_files(&tar),
+            key: key::of_root_files(entries, copied)?,
             paths: Vec::new(),
             comment: "root files".to_owned(),
             root_files: true,
@@ -147,7 +176,12 @@ impl PlannedImage {
         } else {
             &none
         };
-        layer::tar(&self.store_dir, paths, root)
+        layer::tar(&self.store_dir, paths, root, &self.spec.rules)
+    }
+
+    /// The layers of the base image, which lie below [`PlannedImage::layers`].
+    pub fn base_layers(&self) -> &[BaseLayer] {
+        self.spec.base.as_ref().map_or(&[], |base| &base.layers)
     }
 
     /// Config and manifest, byte for byte, given every layer's descriptor (zstd or gzip as the spec says).

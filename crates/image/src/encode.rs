@@ -43,6 +43,7 @@ impl From<LayerCompression> for Representation {
         match compression {
             LayerCompression::Zstd => Self::Zstd,
             LayerCompression::Gzip => Self::Gzip,
+            LayerCompression::None => Self::Tar,
         }
     }
 }

@@ -6,19 +6,22 @@
 //! layout with a `manifest.json` beside it, which older readers use; they read no zstd, so
 //! its layers are plain tars (nothing is gained by compressing what a local daemon unpacks
 //! at once) unless the spec asks for gzip. Its config, and thereby the image id, is the same.
+//! The layout of before Docker 25 is there too.
 
+mod below;
 mod build;
 mod docker;
 mod layout;
+mod legacy;
 mod read;
 mod source;
 mod tarball;
 
-pub use layout::{write_docker_archive, write_layout, write_oci_archive};
+pub use layout::{DockerLayout, write_docker_archive, write_layout, write_oci_archive};
 pub use read::read;
 pub use source::{BlobReader, Document, Source, SourceImage};
 
-use crate::{archive::ArchiveError, compose::ComposeError};
+use crate::{archive::ArchiveError, base::BaseError, compose::ComposeError};
 use firn_formats::{
     oci::{Digest, digest::DigestError, manifest::ManifestError},
     tar::TarError,
@@ -41,11 +44,13 @@ pub enum OutputError {
     Archive(#[from] ArchiveError),
     #[error(transparent)]
     Compose(#[from] ComposeError),
+    #[error(transparent)]
+    Base(#[from] BaseError),
     #[error("{0} is neither an OCI layout nor an archive of an image")]
     NotAnImage(PathBuf),
     #[error("the image lacks {0}")]
     Missing(String),
-    #[error("the document {0} does not have its digest")]
+    #[error("the blob {0} does not have its digest")]
     WrongDigest(Digest),
     #[error("{name} is larger than {limit} bytes")]
     TooLarge { name: String, limit: usize },

@@ -13,10 +13,12 @@
 mod auto;
 mod bits;
 mod dominators;
+mod groups;
 mod history;
 mod names;
 mod popularity;
 
+pub use groups::{GroupError, plan_grouped};
 pub use history::{HISTORY_BYTES_MAX, History, HistoryError, Name, Revision};
 
 use crate::closure::Closure;

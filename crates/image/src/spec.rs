@@ -5,7 +5,10 @@ mod document;
 mod rules;
 
 pub use accounts::{Accounts, Group, User};
-pub use document::{LayersDocument, SpecDocument, SpecError};
+pub use document::{
+    ClosureEntry, Compression, LayersDocument, SPEC_BYTES_MAX, SpecDocument, SpecError,
+    named_store_paths, store_path, texts_of_config,
+};
 pub use rules::{Attributes, Rule, RuleError, Rules};
 
 use crate::{

@@ -4,12 +4,20 @@ use super::ImageReport;
 use crate::{
     error::{ClientError, Result},
     parallel,
-    progress::Progress,
+    progress::{Progress, Watched, item_name},
     registry::Repository,
 };
 use firn_formats::oci::{Descriptor, Digest, Manifest, manifest::MANIFEST_BYTES_MAX, media_type};
-use firn_image::output::{Document, Source, SourceImage};
-use std::{collections::HashSet, io::Read, path::Path, time::Instant};
+use firn_image::{
+    base::BlobSource,
+    output::{Document, Source, SourceImage},
+};
+use std::{
+    collections::HashSet,
+    io::{self, Read},
+    path::Path,
+    time::Instant,
+};
 
 /// Blobs that are asked for and sent at once.
 const UPLOADS: usize = 4;
@@ -69,9 +77,27 @@ impl StoredImage {
         Ok((bytes, config))
     }
 
+    /// The document that is the image.
+    pub(super) fn top(&self) -> Option<&Document> {
+        self.image().top()
+    }
+
+    /// A document of the image.
+    pub(super) fn document(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let mut documents = self.image().documents.iter();
+        let found = documents.find(|document| document.digest == *digest)?;
+        Some(found.bytes.clone())
+    }
+
     /// The names the image has where it lies.
     pub fn names(&self) -> &[String] {
         &self.image().names
+    }
+}
+
+impl BlobSource for &StoredImage {
+    fn open_blob(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        BlobSource::open_blob(&self.source, digest)
     }
 }
 
@@ -101,7 +127,7 @@ pub fn push_stored(
         } else {
             document.digest.to_string()
         };
-        repository.put_manifest(&reference, manifest_type(document), &document.bytes)?;
+        repository.put_manifest(&reference, known_type(&document.media_type), &document.bytes)?;
     }
     Ok(ImageReport {
         image: display.to_owned(),
@@ -127,7 +153,7 @@ fn layers_of(image: &SourceImage) -> HashSet<Digest> {
 }
 
 /// The media types that manifests may have; what is none of them is taken for OCI's.
-fn manifest_type(document: &Document) -> &'static str {
+pub(super) fn known_type(media_type: &str) -> &'static str {
     [
         media_type::OCI_MANIFEST,
         media_type::OCI_INDEX,
@@ -135,7 +161,7 @@ fn manifest_type(document: &Document) -> &'static str {
         media_type::DOCKER_MANIFEST_LIST,
     ]
     .into_iter()
-    .find(|known| *known == document.media_type)
+    .find(|known| *known == media_type)
     .unwrap_or(media_type::OCI_MANIFEST)
 }
 
@@ -150,19 +176,28 @@ fn send_blobs(
         let Some(blob) = blobs.get(index) else {
             return Ok(None);
         };
-        let sent = send_blob(repository, stored, blob)?;
+        let sent = send_blob(repository, stored, blob, progress)?;
         progress.advance(blob.size);
         Ok(sent.then(|| blob.digest.clone()))
     })?;
     Ok(sent.into_iter().flatten().collect())
 }
 
-fn send_blob(repository: &Repository, stored: &StoredImage, blob: &Descriptor) -> Result<bool> {
+fn send_blob(
+    repository: &Repository,
+    stored: &StoredImage,
+    blob: &Descriptor,
+    progress: &dyn Progress,
+) -> Result<bool> {
     if repository.has_blob(&blob.digest)? {
         return Ok(false);
     }
-    repository.put_blob_stream(&blob.digest, blob.size, &|| {
-        Ok(Box::new(stored.source.open_blob(&blob.digest)?) as Box<dyn Read>)
-    })?;
-    Ok(true)
+    let name = item_name(&blob.digest.to_string());
+    progress.item_begin(&name, blob.size);
+    let sent = repository.put_blob_stream(&blob.digest, blob.size, &|| {
+        let content = stored.source.open_blob(&blob.digest)?;
+        Ok(Box::new(Watched::new(content, progress, &name)) as Box<dyn Read>)
+    });
+    progress.item_end(&name);
+    sent.map(|()| true)
 }

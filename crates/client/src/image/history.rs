@@ -5,15 +5,13 @@
 //! what the others have learned. It makes plans better and is no more than that: whatever cannot be read is
 //! none, with a note.
 
+use super::attach::{Artifact, attach};
 use crate::{
     error::{ClientError, Result},
     progress::Progress,
     registry::Repository,
 };
-use firn_formats::{
-    Sha256,
-    oci::{Descriptor, Digest, Manifest, media_type},
-};
+use firn_formats::oci::{Descriptor, Digest, Manifest};
 use firn_image::{
     compose::PlannedImage,
     plan::{HISTORY_BYTES_MAX, History},
@@ -26,7 +24,6 @@ pub const HISTORY_TYPE: &str = "application/vnd.firn.image.history.v1+json";
 pub const HISTORY_TAG: &str = "dev.firn.history";
 /// How many revisions a history knows of, on the artifact's manifest and where it is listed.
 const REVISIONS_ANNOTATION: &str = "dev.firn.history.revisions";
-const EMPTY_CONFIG: &[u8] = b"{}";
 
 /// The history of the image that the tag points at, or else of the repository; an empty one if there is none.
 pub fn read_history(repository: &Repository, tag: &str, progress: &dyn Progress) -> History {
@@ -117,50 +114,14 @@ pub fn write_history(
 }
 
 fn write(repository: &Repository, history: &History, pushed: &str) -> Result<()> {
-    let subject = Digest::parse(pushed)?;
-    let Some(raw) = repository.manifest(pushed)? else {
-        return Ok(());
-    };
     let json = history
         .to_json()
         .map_err(|source| ClientError::json("history", source))?;
-    let layer = descriptor(HISTORY_TYPE, &json);
-    let config = descriptor(media_type::OCI_EMPTY, EMPTY_CONFIG);
-    repository.put_blob(&layer.digest, &json)?;
-    repository.put_blob(&config.digest, EMPTY_CONFIG)?;
     let count = history.revisions.to_string();
-    let annotations = BTreeMap::from([(REVISIONS_ANNOTATION.to_owned(), count)]);
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: Some(media_type::OCI_MANIFEST.to_owned()),
-        artifact_type: Some(HISTORY_TYPE.to_owned()),
-        config,
-        layers: vec![layer],
-        subject: Some(Descriptor {
-            digest: subject.clone(),
-            ..descriptor(&raw.media_type, &raw.bytes)
-        }),
-        annotations: annotations.clone(),
+    let artifact = Artifact {
+        media_type: HISTORY_TYPE,
+        bytes: &json,
+        annotations: BTreeMap::from([(REVISIONS_ANNOTATION.to_owned(), count)]),
     };
-    let bytes = serde_json::to_vec(&manifest)
-        .map_err(|source| ClientError::json("manifest of a history", source))?;
-    let own = Descriptor {
-        artifact_type: Some(HISTORY_TYPE.to_owned()),
-        annotations,
-        ..descriptor(media_type::OCI_MANIFEST, &bytes)
-    };
-    repository.put_referrer(HISTORY_TAG, &bytes, &own, &subject)
-}
-
-fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type: media_type.to_owned(),
-        digest: Sha256::of(bytes).into(),
-        size: bytes.len() as u64,
-        urls: Vec::new(),
-        annotations: BTreeMap::new(),
-        artifact_type: None,
-        platform: None,
-        data: None,
-    }
+    attach(repository, pushed, &artifact, Some(HISTORY_TAG)).map(drop)
 }

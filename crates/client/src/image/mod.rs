@@ -1,12 +1,20 @@
 //! Pushing images: to Firn by chunks, to other registries by layers, and those made elsewhere.
 
 mod archive_source;
+mod attach;
+mod base;
+mod below;
 mod history;
+mod index;
 mod to_firn;
 mod to_registry;
 
 pub use archive_source::{StoredImage, push_stored};
+pub use attach::{Artifact, attach};
+pub use base::{base_of_file, base_of_repository};
+pub use below::mount_source;
 pub use history::{HISTORY_TAG, HISTORY_TYPE, read_history, with_revision, write_history};
+pub use index::{IndexReport, IndexSource, push_index};
 pub use to_firn::push_to_firn;
 pub use to_registry::{CONNECTIONS, LayerTrust, RegistryPush, StoreBeside};
 

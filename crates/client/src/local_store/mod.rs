@@ -2,8 +2,10 @@
 
 mod command;
 mod database;
+mod image_database;
 mod recent;
 
+pub use image_database::image_database;
 pub use recent::RecentPath;
 
 use crate::{credentials::cache_home, error::Result, memory::Memory};

@@ -71,11 +71,13 @@ impl Bearer {
     pub(super) fn token(
         &self,
         http: &Http,
-        scope: &str,
+        scopes: &[String],
         credential: Option<&Credential>,
     ) -> Result<String> {
         let separator = if self.realm.contains('?') { '&' } else { '?' };
-        let mut url = format!("{}{separator}scope={}", self.realm, encode_query(scope));
+        let scopes = scopes.iter().map(|scope| format!("scope={}", encode_query(scope)));
+        let scopes = scopes.collect::<Vec<_>>().join("&");
+        let mut url = format!("{}{separator}{scopes}", self.realm);
         if let Some(service) = &self.service {
             url.push_str(&format!("&service={}", encode_query(service)));
         }

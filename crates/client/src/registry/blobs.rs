@@ -6,7 +6,12 @@ use crate::{
     http::{Call, bad_answer, broken_off, patiently, read_range},
 };
 use firn_formats::oci::Digest;
-use std::{io::Read, ops::Range};
+use firn_image::base::BlobSource;
+use std::{
+    io::{self, Read},
+    ops::Range,
+    sync::Arc,
+};
 use ureq::http::Method;
 
 /// Largest config read, in bytes.
@@ -54,6 +59,23 @@ impl Repository {
         })
     }
 
+    /// A blob's bytes from one on, as the registry gives them.
+    fn blob_from(&self, digest: &Digest, offset: u64) -> Result<Box<dyn Read + Send>> {
+        let mut call = Call::get(self.blob_url(digest));
+        if offset > 0 {
+            call = call.header("Range", format!("bytes={offset}-"));
+        }
+        let answer = self.send(&call, Access::Pull)?.accept()?;
+        let is_part = answer.status() == 206;
+        let mut body = answer.into_reader();
+        if offset > 0 && !is_part {
+            // Not every registry knows ranges.
+            io::copy(&mut (&mut body).take(offset), &mut io::sink())
+                .map_err(|source| ClientError::io(digest.to_string(), source))?;
+        }
+        Ok(Box::new(body))
+    }
+
     fn blob_url(&self, digest: &Digest) -> String {
         self.url(&format!("blobs/{digest}"))
     }
@@ -71,6 +93,55 @@ pub(super) fn read_up_to(body: &mut dyn Read, bytes_max: u64, url: &str) -> Resu
         ));
     }
     Ok(bytes)
+}
+
+/// The blobs of a repository as streams.
+#[derive(Debug, Clone)]
+pub struct RegistryBlobs(pub Arc<Repository>);
+
+impl BlobSource for RegistryBlobs {
+    fn open_blob(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        let body = self.0.blob_from(digest, 0).map_err(io::Error::other)?;
+        Ok(Box::new(BlobStream {
+            repository: Arc::clone(&self.0),
+            digest: digest.clone(),
+            offset: 0,
+            breaks: 0,
+            body,
+        }))
+    }
+}
+
+/// Breaks of one stream after which it is given up.
+const BREAKS_MAX: u32 = 5;
+
+/// A blob on its way; goes on where a connection breaks.
+struct BlobStream {
+    repository: Arc<Repository>,
+    digest: Digest,
+    offset: u64,
+    breaks: u32,
+    body: Box<dyn Read + Send>,
+}
+
+impl Read for BlobStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.body.read(buffer) {
+                Ok(count) => {
+                    self.offset += count as u64;
+                    return Ok(count);
+                }
+                Err(error) if self.breaks < BREAKS_MAX => {
+                    self.breaks += 1;
+                    tracing::debug!(%error, digest = %self.digest, "the blob is asked for again");
+                    let rest = self.repository.blob_from(&self.digest, self.offset);
+                    self.body = rest.map_err(io::Error::other)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }
 
 fn absent(digest: &Digest) -> ClientError {

@@ -8,7 +8,9 @@ mod rights;
 mod tags;
 mod upload;
 
+pub use blobs::RegistryBlobs;
 pub use manifests::{Deletion, RawManifest};
+pub use upload::{Open, Uploaded};
 
 use crate::{
     api::Server,
@@ -27,6 +29,8 @@ pub struct Repository {
     base: ServerUrl,
     name: RepositoryName,
     credential: Option<Credential>,
+    /// Repositories of the same registry whose blobs are to be mounted: a token has to allow reading them.
+    mounted: Vec<RepositoryName>,
     rights: Mutex<Rights>,
 }
 
@@ -44,6 +48,7 @@ impl Repository {
             base,
             name,
             credential,
+            mounted: Vec::new(),
             rights: Mutex::default(),
         }
     }
@@ -79,6 +84,29 @@ impl Repository {
     pub fn for_pushing(self) -> Self {
         crate::push::work::lock(&self.rights).expect_at_least(Access::Push);
         self
+    }
+
+    /// Asks for tokens that may read another repository too, whose blobs shall be mounted.
+    pub fn mounting_from(mut self, other: &RepositoryName) -> Self {
+        if *other != self.name && !self.mounted.contains(other) {
+            self.mounted.push(other.clone());
+        }
+        self
+    }
+
+    /// The repositories that [`Repository::mounting_from`] named.
+    pub fn mounted(&self) -> &[RepositoryName] {
+        &self.mounted
+    }
+
+    /// Whether another repository lies in the same registry.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        self.origin() == other.origin()
+    }
+
+    /// The registry, `HOST[:PORT]`.
+    pub fn registry(&self) -> &str {
+        self.base.authority()
     }
 
     /// The repository that a reference names; loopback registries in plain HTTP, others in TLS.

@@ -123,9 +123,14 @@ impl Repository {
 
     fn exchange(&self, rights: &mut Rights, bearer: &Bearer, access: Access) -> Result<()> {
         let access = access.max(rights.access).max(rights.least);
-        let scope = format!("repository:{}:{}", self.name.as_str(), access.actions());
+        let own = format!("repository:{}:{}", self.name.as_str(), access.actions());
+        let mut scopes = vec![own];
+        if access >= Access::Push {
+            let others = self.mounted.iter();
+            scopes.extend(others.map(|other| format!("repository:{}:pull", other.as_str())));
+        }
         let credential: Option<&Credential> = self.credential.as_ref();
-        rights.header = Some(bearer.token(&self.http, &scope, credential)?);
+        rights.header = Some(bearer.token(&self.http, &scopes, credential)?);
         rights.bearer = Some(bearer.clone());
         rights.access = access;
         Ok(())

@@ -1,12 +1,16 @@
 //! Uploading blobs: one POST, one PUT with the whole body. Large PATCHes are capped by some
 //! registries, one PUT is taken by all.
+//!
+//! When a PUT breaks off, the registry is asked how far the upload is; where it says so, a second PUT brings the
+//! rest, and where not, or where that is refused, the blob goes as a new upload. Whatever the registry
+//! put together has to have the blob's digest.
 
 use super::{Repository, rights::Access};
 use crate::{
     error::{ClientError, Result},
     http::{Answer, Call},
 };
-use firn_formats::oci::Digest;
+use firn_formats::oci::{Digest, RepositoryName};
 use std::{
     io::{Cursor, Read},
     time::Duration,
@@ -18,6 +22,34 @@ const OCTETS: &str = "application/octet-stream";
 const TRIES: u32 = 6;
 const PAUSE_FIRST: Duration = Duration::from_millis(300);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// What is sent again without asking: asking costs as much.
+const RESUMED_BYTES_MIN: u64 = 1 << 20;
+
+/// Opens a blob's content from its beginning.
+pub type Open<'o, 'r> = dyn Fn() -> Result<Box<dyn Read + 'r>> + 'o;
+
+/// How a blob came to be in a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uploaded {
+    /// Its bytes were sent.
+    Sent,
+    /// The registry had it in another repository.
+    Mounted,
+}
+
+struct Upload<'u, 'r> {
+    digest: &'u Digest,
+    length: u64,
+    /// A repository of the same registry that may have it.
+    from: Option<&'u RepositoryName>,
+    open: &'u Open<'u, 'r>,
+}
+
+/// An upload that the registry has opened.
+enum Started {
+    Mounted,
+    At(String),
+}
 
 impl Repository {
     /// Uploads a blob that is in memory, unless it is there.
@@ -30,22 +62,34 @@ impl Repository {
         Ok(true)
     }
 
-    /// Uploads a blob that `open` reads from its beginning, as often as tries are needed. Each try is an upload
-    /// of its own: nobody knows what became of the one before.
-    pub fn put_blob_stream<'a>(
+    /// Uploads a blob that `open` reads from its beginning, as often as tries are needed.
+    pub fn put_blob_stream(&self, digest: &Digest, length: u64, open: &Open<'_, '_>) -> Result<()> {
+        self.put_blob_from(digest, length, None, open).map(drop)
+    }
+
+    /// [`Repository::put_blob_stream`], unless the registry can mount the blob from another of its repositories.
+    pub fn put_blob_from(
         &self,
         digest: &Digest,
         length: u64,
-        open: &dyn Fn() -> Result<Box<dyn Read + 'a>>,
-    ) -> Result<()> {
+        from: Option<&RepositoryName>,
+        open: &Open<'_, '_>,
+    ) -> Result<Uploaded> {
+        let upload = Upload {
+            digest,
+            length,
+            from,
+            open,
+        };
         let mut pause = PAUSE_FIRST;
+        let mut broken = None;
         for _ in 1..TRIES {
-            let (error, wish) = match self.put_once(digest, length, open) {
-                Ok(answer) if answer.status() < 400 => return Ok(()),
-                Ok(answer) => {
+            let (error, wish) = match self.try_upload(&upload, &mut broken) {
+                Ok((_, Some(answer))) if answer.status() >= 400 => {
                     let wish = answer.retry_after();
                     (answer.into_refusal(), wish)
                 }
+                Ok((how, _)) => return Ok(how),
                 Err(error) => (error, None),
             };
             if !may_pass(&error) {
@@ -56,25 +100,77 @@ impl Repository {
             pause = (pause * 2).min(PAUSE_MAX);
             // The answer may have been lost, and not the blob.
             if self.has_blob(digest)? {
-                return Ok(());
+                return Ok(Uploaded::Sent);
             }
         }
-        self.put_once(digest, length, open)?.accept().map(drop)
+        let (how, answer) = self.try_upload(&upload, &mut None)?;
+        answer.map_or(Ok(()), |answer| answer.accept().map(drop))?;
+        Ok(how)
     }
 
-    fn put_once<'a>(
+    /// Sends what is missing of a broken upload, or all. `broken` is where the try before has ended, and then
+    /// where this one has.
+    fn try_upload(
         &self,
-        digest: &Digest,
-        length: u64,
-        open: &dyn Fn() -> Result<Box<dyn Read + 'a>>,
-    ) -> Result<Answer> {
-        let location = self.start_upload(digest)?;
-        let mut body = open()?;
-        let header = self.authorization(Access::Push, &location)?;
-        let call = Call::new(Method::PUT, location)
+        upload: &Upload<'_, '_>,
+        broken: &mut Option<String>,
+    ) -> Result<(Uploaded, Option<Answer>)> {
+        let resumed = broken.take().and_then(|place| self.how_far(&place, upload.length));
+        let is_resumed = resumed.is_some();
+        let (place, offset) = match resumed {
+            Some(resumed) => resumed,
+            None => match self.start_upload(upload)? {
+                Started::Mounted => return Ok((Uploaded::Mounted, None)),
+                Started::At(place) => (place, 0),
+            },
+        };
+        let answer = self.put_rest(upload, &place, offset);
+        // What a resumed upload has come to, if it is refused, helps no further.
+        let may_be_there = matches!(&answer, Err(ClientError::Unreachable { .. }))
+            || !is_resumed && matches!(&answer, Ok(answer) if answer.status() >= 500);
+        if may_be_there && upload.length >= RESUMED_BYTES_MIN {
+            *broken = Some(place);
+        }
+        match answer {
+            Ok(answer) if is_resumed && answer.status() >= 400 => {
+                let refusal = answer.into_refusal();
+                tracing::debug!(%refusal, digest = %upload.digest, "the upload cannot be resumed");
+                self.try_upload(upload, &mut None)
+            }
+            answer => Ok((Uploaded::Sent, Some(answer?))),
+        }
+    }
+
+    fn put_rest(&self, upload: &Upload<'_, '_>, place: &str, offset: u64) -> Result<Answer> {
+        let mut body = (upload.open)()?;
+        let skipped = std::io::copy(&mut (&mut body).take(offset), &mut std::io::sink());
+        skipped.map_err(|source| ClientError::io(upload.digest.to_string(), source))?;
+        let separator = if place.contains('?') { '&' } else { '?' };
+        let url = format!("{place}{separator}digest={}", upload.digest);
+        let header = self.authorization(Access::Push, &url)?;
+        let mut call = Call::new(Method::PUT, url)
             .authorization(header.as_deref())
             .header("Content-Type", OCTETS);
-        self.http.send_stream(&call, length, &mut body)
+        if offset > 0 {
+            let last = upload.length.saturating_sub(1);
+            call = call.header("Content-Range", format!("{offset}-{last}"));
+        }
+        let rest = upload.length.saturating_sub(offset);
+        self.http.send_stream(&call, rest, &mut body)
+    }
+
+    /// Where a broken upload goes on, and from which byte, if the registry knows and has some of it.
+    fn how_far(&self, place: &str, length: u64) -> Option<(String, u64)> {
+        let answer = self.send(&Call::get(place), Access::Push).ok()?;
+        if answer.status() != 204 {
+            return None;
+        }
+        let range = answer.header("Range")?;
+        let last: u64 = range.rsplit_once('-')?.1.trim().parse().ok()?;
+        // 0-0 is one byte or none.
+        let offset = last.checked_add(1).filter(|_| last > 0)?;
+        let next = answer.header("Location").and_then(|to| self.absolute(to));
+        (offset < length).then(|| (next.unwrap_or_else(|| place.to_owned()), offset))
     }
 
     /// Whether an upload may be begun. It is left to end by itself.
@@ -88,19 +184,27 @@ impl Repository {
         }
     }
 
-    /// Opens an upload; gives the URL that takes the whole blob.
-    fn start_upload(&self, digest: &Digest) -> Result<String> {
-        let url = self.url("blobs/uploads/");
-        let answer = self
-            .send(&Call::new(Method::POST, url.clone()), Access::Push)?
-            .accept()?;
+    /// Opens an upload, unless the blob can be mounted.
+    fn start_upload(&self, upload: &Upload<'_, '_>) -> Result<Started> {
+        let url = match upload.from {
+            Some(from) => self.url(&format!(
+                "blobs/uploads/?mount={}&from={}",
+                upload.digest,
+                crate::http::encode_query(from.as_str())
+            )),
+            None => self.url("blobs/uploads/"),
+        };
+        let answer = self.send(&Call::new(Method::POST, url.clone()), Access::Push)?;
+        if answer.status() == 201 && upload.from.is_some() {
+            return Ok(Started::Mounted);
+        }
+        let answer = answer.accept()?;
         let location = answer.header("Location").unwrap_or_default();
-        let location = self.absolute(location).ok_or(ClientError::BadAnswer {
+        let place = self.absolute(location).ok_or(ClientError::BadAnswer {
             url,
             what: format!("its Location is {location:?}"),
         })?;
-        let separator = if location.contains('?') { '&' } else { '?' };
-        Ok(format!("{location}{separator}digest={digest}"))
+        Ok(Started::At(place))
     }
 }
 

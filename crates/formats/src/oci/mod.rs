@@ -10,5 +10,5 @@ pub mod reference;
 pub use config::ImageConfig;
 pub use digest::Digest;
 pub use error::ErrorCode;
-pub use manifest::{AnyManifest, Descriptor, Index, Manifest};
+pub use manifest::{AnyManifest, Descriptor, Index, Manifest, Platform};
 pub use reference::{Reference, RepositoryName, Tag};

@@ -81,6 +81,44 @@ pub(super) fn stream(
     Ok(())
 }
 
+/// Reads an archive from its beginning to its end, a block at a time.
+#[derive(Debug)]
+pub struct ArchiveReader<'a> {
+    archive: &'a Archive,
+    offset: u64,
+    block: Vec<u8>,
+    taken: usize,
+}
+
+impl<'a> ArchiveReader<'a> {
+    pub(super) fn new(archive: &'a Archive) -> Self {
+        Self {
+            archive,
+            offset: 0,
+            block: Vec::new(),
+            taken: 0,
+        }
+    }
+}
+
+impl Read for ArchiveReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.taken == self.block.len() {
+            let rest = self.archive.length - self.offset;
+            let length = rest.min(BLOCK_BYTES as u64) as usize;
+            read_at(self.archive, self.offset, length, &mut self.block)
+                .map_err(std::io::Error::other)?;
+            self.offset += length as u64;
+            self.taken = 0;
+        }
+        let rest = &self.block[self.taken..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.taken += count;
+        Ok(count)
+    }
+}
+
 /// Reads whole files through one buffer.
 #[derive(Default)]
 pub(super) struct FileReader {

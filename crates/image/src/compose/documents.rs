@@ -1,7 +1,10 @@
 //! Config and manifest, byte for byte.
 
 use super::{PlannedImage, PlannedLayer, signature::LAYER_SIGNATURE_ANNOTATION};
-use crate::encode::Representation;
+use crate::{
+    base::{BaseImage, inherited},
+    encode::Representation,
+};
 use firn_formats::{
     Sha256,
     nix::Signature,
@@ -110,15 +113,9 @@ pub(super) fn assemble(
             config_digest.into(),
             config.len() as u64,
         ),
-        layers: image
-            .layers
-            .iter()
-            .zip(layers)
-            .zip(signatures.iter().map(Option::as_ref).chain(repeat(None)))
-            .map(|((planned, blob), signature)| layer_descriptor(planned, blob, signature))
-            .collect(),
+        layers: layer_descriptors(image, layers, signatures),
         subject: None,
-        annotations: BTreeMap::new(),
+        annotations: image.spec.annotations.clone(),
     };
     let manifest = serde_json::to_vec(&manifest)?;
     Ok(AssembledImage {
@@ -130,28 +127,76 @@ pub(super) fn assemble(
     })
 }
 
+/// The base's layers, then ours.
+fn layer_descriptors(
+    image: &PlannedImage,
+    layers: &[LayerBlob],
+    signatures: &[Option<Signature>],
+) -> Vec<Descriptor> {
+    let below = image.base_layers().iter();
+    let signatures = signatures.iter().map(Option::as_ref).chain(repeat(None));
+    let own = image.layers.iter().zip(layers).zip(signatures);
+    below
+        .map(|layer| layer.descriptor.clone())
+        .chain(own.map(|((planned, blob), signature)| layer_descriptor(planned, blob, signature)))
+        .collect()
+}
+
 fn image_config(image: &PlannedImage, layers: &[LayerBlob]) -> ImageConfig {
     let spec = &image.spec;
-    let config = Config {
-        extra: without_nulls(&spec.config.extra),
-        ..spec.config.clone()
+    let config = match &spec.base {
+        Some(base) => inherited(base, &spec.config),
+        None => spec.config.clone(),
     };
+    let config = Config {
+        extra: without_nulls(&config.extra),
+        ..config
+    };
+    let below = image.base_layers().iter();
+    let own = image.layers.iter().map(|layer| history(image, layer));
     ImageConfig {
         created: Some(spec.created.clone()),
         architecture: spec.architecture.clone(),
+        variant: spec.variant.clone(),
         os: spec.os.clone(),
         config,
         rootfs: RootFs {
-            diff_ids: layers.iter().map(|blob| blob.diff_id.clone()).collect(),
+            diff_ids: below
+                .map(|layer| layer.diff_id.clone())
+                .chain(layers.iter().map(|blob| blob.diff_id.clone()))
+                .collect(),
             ..RootFs::default()
         },
-        history: image
-            .layers
-            .iter()
-            .map(|layer| history(image, layer))
-            .collect(),
+        history: base_history(image).into_iter().chain(own).collect(),
+        ..spec.base.as_ref().map(of_base).unwrap_or_default()
+    }
+}
+
+/// What only the base says.
+fn of_base(base: &BaseImage) -> ImageConfig {
+    ImageConfig {
+        os_version: base.config.os_version.clone(),
+        os_features: base.config.os_features.clone(),
         ..ImageConfig::default()
     }
+}
+
+/// The base's history. There is one entry for each layer, or readers take one for another's.
+fn base_history(image: &PlannedImage) -> Vec<History> {
+    let Some(base) = &image.spec.base else {
+        return Vec::new();
+    };
+    let told = &base.config.history;
+    let filled = told.iter().filter(|entry| entry.empty_layer != Some(true));
+    if filled.count() == base.layers.len() {
+        return told.clone();
+    }
+    let entry = History {
+        created: Some(image.spec.created.clone()),
+        comment: Some("layer of the base image".to_owned()),
+        ..History::default()
+    };
+    vec![entry; base.layers.len()]
 }
 
 fn history(image: &PlannedImage, layer: &PlannedLayer) -> History {

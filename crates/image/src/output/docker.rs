@@ -1,7 +1,6 @@
 //! `manifest.json` of a docker-archive: `[{Config, RepoTags, Layers}]`, names of files in it.
 
-use super::{OutputError, blob_path};
-use firn_formats::{Sha256, oci::Digest};
+use super::OutputError;
 
 /// One image of a docker-archive.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -14,15 +13,16 @@ pub(super) struct DockerImage {
     pub(super) layers: Vec<String>,
 }
 
+/// `config` and `layers` are names of files in the archive.
 pub(super) fn manifest(
-    config: Sha256,
+    config: String,
     names: &[String],
-    layers: &[&Digest],
+    layers: Vec<String>,
 ) -> Result<Vec<u8>, OutputError> {
     let image = DockerImage {
-        config: blob_path(&config.into()),
+        config,
         repo_tags: Some(names.to_vec()),
-        layers: layers.iter().map(|digest| blob_path(digest)).collect(),
+        layers,
     };
     serde_json::to_vec(&[image]).map_err(OutputError::json(super::DOCKER_MANIFEST_FILE))
 }

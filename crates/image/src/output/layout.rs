@@ -1,18 +1,20 @@
-//! Writing: an OCI layout as a folder or a tar, with or without Docker's `manifest.json`.
+//! Writing: an OCI layout as a folder or a tar, with or without Docker's `manifest.json`; and Docker's older
+//! layout, without OCI's.
 
 use super::{
     DOCKER_MANIFEST_FILE, IMAGE_NAME, INDEX_FILE, LAYOUT_FILE, LAYOUT_TEXT, OutputError, REF_NAME,
-    blob_path,
+    below, blob_path,
     build::{BuiltImage, Content, build, scratch_file},
-    docker,
+    docker, legacy,
     tarball::TarWriter,
 };
 use crate::{
+    base::BaseLayer,
     compose::{AssembledImage, PlannedImage, descriptor},
     encode::Representation,
     spec::LayerCompression,
 };
-use firn_formats::oci::{Digest, Index, media_type};
+use firn_formats::oci::{Index, media_type};
 use std::{
     collections::BTreeMap,
     io::Write,
@@ -39,6 +41,12 @@ pub fn write_layout(
             Content::Archive(_) => put_file(&path, &mut |out| layer.content.copy_to(out))?,
         }
     }
+    for layer in image.base_layers() {
+        let path = folder.join(blob_path(&layer.descriptor.digest));
+        if !path.is_file() {
+            put_file(&path, &mut |out| below::copy(image, layer, out))?;
+        }
+    }
     for (path, bytes) in document_blobs(&documents) {
         put_bytes(&folder.join(path), bytes)?;
     }
@@ -55,32 +63,48 @@ pub fn write_oci_archive(
     scratch: &Path,
 ) -> Result<AssembledImage, OutputError> {
     let built = build(image, image.spec.compression.into(), scratch)?;
-    write_archive(out, built, names, false)
+    write_archive(out, image, built, names, false)
+}
+
+/// Which docker-archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DockerLayout {
+    /// An OCI layout with a `manifest.json` beside it, as Docker itself writes since version 25.
+    Oci,
+    /// `<config>.json`, `<layer>/layer.tar`, `manifest.json` and `repositories`, as before.
+    Legacy,
 }
 
 /// Writes a docker-archive, for `docker load` of any version, podman and skopeo. Layers
-/// are plain tars, or gzip if the spec says so; then `scratch` holds them meanwhile.
+/// are plain tars, or gzip if the spec says so; then `scratch` holds them meanwhile. A base's layers are as they
+/// are.
 pub fn write_docker_archive(
     out: &mut dyn Write,
     image: &PlannedImage,
     names: &[String],
+    layout: DockerLayout,
     scratch: &Path,
 ) -> Result<AssembledImage, OutputError> {
     let representation = match image.spec.compression {
-        LayerCompression::Zstd => Representation::Tar,
         LayerCompression::Gzip => Representation::Gzip,
+        LayerCompression::Zstd | LayerCompression::None => Representation::Tar,
     };
     let built = build(image, representation, scratch)?;
-    write_archive(out, built, names, true)
+    match layout {
+        DockerLayout::Oci => write_archive(out, image, built, names, true),
+        DockerLayout::Legacy => legacy::write(out, image, built, names),
+    }
 }
 
 enum Blob<'a> {
     Bytes(&'a [u8]),
     Layer { content: &'a Content, size: u64 },
+    Below(&'a BaseLayer),
 }
 
 fn write_archive(
     out: &mut dyn Write,
+    image: &PlannedImage,
     built: BuiltImage,
     names: &[String],
     docker: bool,
@@ -92,6 +116,9 @@ fn write_archive(
             size: layer.blob.size,
         };
         blobs.insert(blob_path(&layer.blob.digest), blob);
+    }
+    for layer in image.base_layers() {
+        blobs.insert(blob_path(&layer.descriptor.digest), Blob::Below(layer));
     }
     for (path, bytes) in document_blobs(&built.documents) {
         blobs.insert(path, Blob::Bytes(bytes));
@@ -105,16 +132,22 @@ fn write_archive(
             Blob::Layer { content, size } => {
                 tar.file_of(&path, size, &mut |out| content.copy_to(out))?;
             }
+            Blob::Below(layer) => {
+                let size = layer.descriptor.size;
+                tar.file_of(&path, size, &mut |out| below::copy(image, layer, out))?;
+            }
         }
     }
     tar.file(INDEX_FILE, &index(&built.documents, names)?)?;
     if docker {
-        let layers: Vec<&Digest> = built
-            .layers
-            .iter()
-            .map(|layer| &layer.blob.digest)
+        let below = image.base_layers().iter();
+        let layers: Vec<String> = below
+            .map(|layer| &layer.descriptor.digest)
+            .chain(built.layers.iter().map(|layer| &layer.blob.digest))
+            .map(blob_path)
             .collect();
-        let manifest = docker::manifest(built.documents.config_digest, names, &layers)?;
+        let config = blob_path(&built.documents.config_digest.into());
+        let manifest = docker::manifest(config, names, layers)?;
         tar.file(DOCKER_MANIFEST_FILE, &manifest)?;
     }
     tar.file(LAYOUT_FILE, LAYOUT_TEXT.as_bytes())?;
@@ -164,7 +197,7 @@ fn index(documents: &AssembledImage, names: &[String]) -> Result<Vec<u8>, Output
     serde_json::to_vec(&index).map_err(OutputError::json(INDEX_FILE))
 }
 
-fn tag_of(name: &str) -> &str {
+pub(super) fn tag_of(name: &str) -> &str {
     match name.rsplit_once(':') {
         Some((_, tag)) if !tag.contains('/') => tag,
         _ => "latest",

@@ -1,6 +1,7 @@
 //! An image that lies in a folder or a tar: its documents and its blobs.
 
 use super::{OutputError, blob_path, tarball::TarIndex};
+use crate::base::BlobSource;
 use firn_formats::oci::{Descriptor, Digest};
 use std::{
     collections::HashMap,
@@ -113,6 +114,13 @@ impl Source {
             Some(Place::Bytes(bytes)) => Ok(BlobReader::bytes(bytes.clone())),
             None => self.files.open(&blob_path(digest)),
         }
+    }
+}
+
+impl BlobSource for Source {
+    fn open_blob(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        let reader = Self::open_blob(self, digest).map_err(io::Error::other)?;
+        Ok(Box::new(reader))
     }
 }
 

@@ -79,6 +79,11 @@ impl Rules {
         Ok(Self { rules, uid, gid })
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// Who owns what has no owner of its own.
     pub(crate) fn owner(&self) -> (u64, u64) {
         (self.uid, self.gid)

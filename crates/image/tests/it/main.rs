@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod archive;
+mod base;
 mod chunks;
 mod documents;
 mod encode;
@@ -11,4 +12,5 @@ mod output;
 mod replay;
 mod roots;
 mod series;
+mod spec;
 mod support;

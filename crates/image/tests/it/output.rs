@@ -4,7 +4,10 @@ use crate::support::{Store, run, text};
 use firn_formats::{Sha256, oci::media_type};
 use firn_image::{
     compose::{AssembledImage, PlannedImage},
-    output::{OutputError, Source, read, write_docker_archive, write_layout, write_oci_archive},
+    output::{
+        DockerLayout, OutputError, Source, read, write_docker_archive as write_docker,
+        write_layout, write_oci_archive,
+    },
     spec::{ImageSpec, LayerCompression},
 };
 use std::{
@@ -32,6 +35,24 @@ fn names() -> Vec<String> {
 fn skopeo(arguments: &[&str]) -> serde_json::Value {
     let output = run("skopeo", &[&["--insecure-policy"], arguments].concat());
     serde_json::from_slice(&output).unwrap_or_default()
+}
+
+fn write_docker_archive(
+    out: &mut dyn Write,
+    image: &PlannedImage,
+    names: &[String],
+    scratch: &Path,
+) -> Result<AssembledImage, OutputError> {
+    write_docker(out, image, names, DockerLayout::Oci, scratch)
+}
+
+fn write_docker_legacy(
+    out: &mut dyn Write,
+    image: &PlannedImage,
+    names: &[String],
+    scratch: &Path,
+) -> Result<AssembledImage, OutputError> {
+    write_docker(out, image, names, DockerLayout::Legacy, scratch)
 }
 
 type Writer =
@@ -293,4 +314,32 @@ fn what_is_no_image_is_refused() {
     assert!(matches!(read(&folder), Err(OutputError::WrongDigest(_))));
     fs::remove_file(&manifest).unwrap();
     assert!(matches!(read(&folder), Err(OutputError::Missing(_))));
+}
+
+#[test]
+fn the_older_docker_archive_holds_the_same_image() {
+    let store = Store::new();
+    for compression in [LayerCompression::Zstd, LayerCompression::Gzip] {
+        let image = image(&store, compression);
+        let file = store.dir().join("legacy.tar");
+        let written = archive(&file, &image, write_docker_legacy);
+        let listed = String::from_utf8(run("tar", &["-tf", text(&file)])).unwrap();
+        assert!(listed.contains("/layer.tar\n"), "{listed}");
+        assert!(listed.contains("repositories\n"), "{listed}");
+        assert!(!listed.contains("oci-layout"), "{listed}");
+        let config = format!("{}.json", written.config_digest.hex());
+        assert!(listed.contains(&config), "{listed}");
+        let (_, layers) = inspect(&format!("docker-archive:{}", text(&file)));
+        assert_eq!(layers.len(), image.layers.len());
+        let copy = store.dir().join("copy");
+        skopeo(&[
+            "copy",
+            "--quiet",
+            &format!("docker-archive:{}", text(&file)),
+            &format!("dir:{}", text(&copy)),
+        ]);
+        let found = read(&file).unwrap();
+        assert_eq!(found.images[0].names, names());
+        fs::remove_dir_all(copy).unwrap();
+    }
 }

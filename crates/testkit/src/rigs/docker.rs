@@ -82,6 +82,11 @@ impl Docker {
         command
     }
 
+    /// Writes a `docker` that speaks to this daemon into a folder.
+    pub fn shim(&self, folder: &std::path::Path) {
+        program::shim(folder, "docker", &self.command());
+    }
+
     /// The daemon's version.
     pub fn version(&self) -> Outcome {
         run(self

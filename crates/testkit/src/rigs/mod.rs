@@ -14,6 +14,7 @@ pub mod agent;
 pub mod closure;
 pub mod conformance;
 pub mod containerd;
+pub mod cut;
 pub mod docker;
 pub mod ghcr;
 pub mod machine;

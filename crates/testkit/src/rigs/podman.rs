@@ -35,6 +35,11 @@ impl Podman {
         command
     }
 
+    /// Writes a `podman` with this storage into a folder.
+    pub fn shim(&self, folder: &std::path::Path) {
+        program::shim(folder, "podman", &self.command());
+    }
+
     /// Pulls over plain HTTP, as `user:password` if that is given.
     pub fn pull(&self, image: &str, credentials: Option<&str>) -> Outcome {
         let mut command = self.command();

@@ -73,6 +73,29 @@ pub fn daemon(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
+/// Writes a script `folder/name` that runs `command` with the arguments it is given: what is put into PATH for
+/// a program that calls another by its name.
+pub fn shim(folder: &Path, name: &str, command: &Command) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let quoted = |text: &std::ffi::OsStr| {
+        let text = text.to_string_lossy().replace('\'', r"'\''");
+        format!("'{text}'")
+    };
+    let mut line = "exec env".to_owned();
+    for (key, value) in command.get_envs() {
+        let Some(value) = value else { continue };
+        let pair = format!("{}={}", key.to_string_lossy(), value.to_string_lossy());
+        line.push_str(&format!(" {}", quoted(pair.as_ref())));
+    }
+    for word in std::iter::once(command.get_program()).chain(command.get_args()) {
+        line.push_str(&format!(" {}", quoted(word)));
+    }
+    let script = folder.join(name);
+    std::fs::write(&script, format!("#!/bin/sh\n{line} \"$@\"\n")).expect("cannot write a script");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).expect("cannot make a script executable");
+}
+
 /// What a program said when it had ended.
 pub struct Outcome {
     /// The command line.

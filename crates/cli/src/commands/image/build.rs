@@ -1,6 +1,6 @@
 //! `firn image build`.
 
-use super::{history::HistoryArgs, spec_args::SpecArgs};
+use super::{history::HistoryArgs, prepare::Rights, spec_args::SpecArgs};
 use crate::{
     context::Global,
     failure::{Failure, Outcome},
@@ -10,7 +10,7 @@ use crate::{
 use firn_client::{local_store::LocalStore, progress::Progress as _};
 use firn_image::{
     compose::AssembledImage,
-    output::{OutputError, write_docker_archive, write_layout, write_oci_archive},
+    output::{DockerLayout, OutputError, write_docker_archive, write_layout, write_oci_archive},
     plan::History,
 };
 use serde::Serialize;
@@ -24,7 +24,7 @@ use std::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Store paths, links to them, or flake installables
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "spec", value_name = "PATH")]
     paths: Vec<String>,
     /// File or folder to write
     #[arg(long, short, value_name = "FILE|DIR")]
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// What to write; a folder is always an OCI layout
     #[arg(long, value_enum, default_value = "oci-archive")]
     format: Format,
-    /// Name of the image, such as app:1
+    /// Name of the image, such as app:1; repeat for more [default: the spec's]
     #[arg(long, value_name = "NAME:TAG")]
     name: Vec<String>,
     #[command(flatten)]
@@ -49,6 +49,8 @@ enum Format {
     OciArchive,
     /// What `docker load` reads, of any version
     DockerArchive,
+    /// The same as Docker wrote it before version 25, without an OCI layout
+    DockerLegacy,
 }
 
 #[derive(Serialize)]
@@ -67,23 +69,34 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     let history = args
         .history
         .read(global, None, &progress, History::default)?;
-    let image = args.spec.plan(&store, &args.paths, history, &progress)?;
+    let rights = Rights::of(global);
+    let image = args
+        .spec
+        .plan(&store, rights, &args.paths, history, &progress)?;
+    let mut names = args.name.clone();
+    if names.is_empty() {
+        names.extend(args.spec.reference()?);
+    }
     progress.begin("build", 0);
+    let docker = |layout| {
+        into_file(&args.output, |file, scratch| {
+            write_docker_archive(file, &image, &names, layout, scratch)
+        })
+    };
     let assembled = match args.format {
-        Format::Oci => write_layout(&args.output, &image, &args.name)?,
+        Format::Oci => write_layout(&args.output, &image, &names)?,
         Format::OciArchive => into_file(&args.output, |file, scratch| {
-            write_oci_archive(file, &image, &args.name, scratch)
+            write_oci_archive(file, &image, &names, scratch)
         })?,
-        Format::DockerArchive => into_file(&args.output, |file, scratch| {
-            write_docker_archive(file, &image, &args.name, scratch)
-        })?,
+        Format::DockerArchive => docker(DockerLayout::Oci)?,
+        Format::DockerLegacy => docker(DockerLayout::Legacy)?,
     };
     progress.end();
     args.history.write(&image)?;
     let report = Report {
         output: args.output.display().to_string(),
         digest: format!("sha256:{}", assembled.manifest_digest.hex()),
-        layers_total: image.layers.len(),
+        layers_total: image.layers.len() + image.base_layers().len(),
         bytes_total: image.closure.nar_bytes(),
         seconds: started.elapsed().as_secs_f64(),
     };

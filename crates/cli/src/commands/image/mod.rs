@@ -2,11 +2,15 @@
 
 mod build;
 mod history;
+mod index;
 mod inspect;
 mod list;
+mod load;
 mod plan;
+mod prepare;
 mod push;
 mod replay;
+mod sbom;
 mod spec_args;
 
 use crate::{context::Global, failure::Outcome};
@@ -19,6 +23,12 @@ pub(crate) enum Command {
     Build(build::Args),
     /// Compose an image and push it, to the Firn server or to any registry
     Push(push::Args),
+    /// Compose an image into the docker or podman of this machine
+    Load(load::Args),
+    /// Put one image for several platforms together out of one for each
+    Index(index::Args),
+    /// Print what an image consists of: a bill of materials
+    Sbom(sbom::Args),
     /// List the images of a Firn server's cache
     List(list::Args),
     /// Show an image of a registry, an archive or a layout
@@ -32,6 +42,9 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
         Command::Plan(args) => plan::run(global, &args),
         Command::Build(args) => build::run(global, &args),
         Command::Push(args) => push::run(global, &args),
+        Command::Load(args) => load::run(global, &args),
+        Command::Index(args) => index::run(global, &args),
+        Command::Sbom(args) => sbom::run(global, &args),
         Command::List(args) => list::run(global, &args),
         Command::Inspect(args) => inspect::run(global, &args),
         Command::Replay(args) => replay::run(global, &args),

@@ -1,6 +1,6 @@
 //! `firn image plan`.
 
-use super::{history::HistoryArgs, spec_args::SpecArgs};
+use super::{history::HistoryArgs, prepare::Rights, spec_args::SpecArgs};
 use crate::{
     context::Global,
     failure::Outcome,
@@ -15,7 +15,7 @@ use std::collections::HashSet;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Store paths, links to them, or flake installables
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "spec", value_name = "PATH")]
     paths: Vec<String>,
     #[command(flatten)]
     spec: SpecArgs,
@@ -50,7 +50,10 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     let history = args
         .history
         .read(global, None, &progress, History::default)?;
-    let image = args.spec.plan(&store, &args.paths, history, &progress)?;
+    let rights = Rights::of(global);
+    let image = args
+        .spec
+        .plan(&store, rights, &args.paths, history, &progress)?;
     show(global.json, &report(&image), text)
 }
 

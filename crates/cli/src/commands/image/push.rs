@@ -1,6 +1,12 @@
 //! `firn image push`.
 
-use super::{history::HistoryArgs, spec_args::SpecArgs};
+use super::{
+    history::HistoryArgs,
+    load,
+    prepare::{Prepared, Rights},
+    sbom,
+    spec_args::SpecArgs,
+};
 use crate::{
     context::Global,
     failure::{Failure, Outcome},
@@ -13,8 +19,8 @@ use firn_client::{
     credentials::Credential,
     http::Http,
     image::{
-        CONNECTIONS, ImageReport, LayerTrust, RegistryPush, StoreBeside, StoredImage, push_stored,
-        push_to_firn, read_history, write_history,
+        CONNECTIONS, ImageReport, LayerTrust, RegistryPush, StoreBeside, StoredImage,
+        mount_source, push_stored, push_to_firn, read_history, write_history,
     },
     local_store::LocalStore,
     registry::Repository,
@@ -24,8 +30,8 @@ use firn_image::compose::PlannedImage;
 use std::{path::PathBuf, sync::Arc};
 
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("target").required(true).args(["to", "name"])))]
-#[command(group(clap::ArgGroup::new("source").required(true).args(["paths", "archive"])))]
+#[command(group(clap::ArgGroup::new("target").args(["to", "name"])))]
+#[command(group(clap::ArgGroup::new("source").required(true).multiple(true).args(["paths", "archive", "spec"])))]
 pub(crate) struct Args {
     /// Store paths, links to them, or flake installables
     #[arg(value_name = "PATH")]
@@ -33,11 +39,12 @@ pub(crate) struct Args {
     /// Push to the Firn server's cache under this name
     #[arg(long, value_name = "NAME:TAG")]
     name: Option<String>,
-    /// Push to any registry; no server is needed, and the closure is cached beside the image
+    /// Push to any registry; no server is needed, and the closure is cached beside the image. Also
+    /// docker-daemon:NAME:TAG and containers-storage:NAME:TAG [default: the spec's name]
     #[arg(long, value_name = "REGISTRY/NAME:TAG")]
     to: Option<String>,
     /// Push an image that is there already: an OCI layout, an oci-archive or a docker-archive
-    #[arg(long, value_name = "FILE|DIR")]
+    #[arg(long, value_name = "FILE|DIR", conflicts_with_all = ["paths", "spec"])]
     archive: Option<PathBuf>,
     /// Which image of the archive
     #[arg(long, value_name = "NAME:TAG", requires = "archive")]
@@ -48,18 +55,54 @@ pub(crate) struct Args {
     /// Push the image alone, and do not cache the closure's store paths
     #[arg(long)]
     no_paths: bool,
+    /// Push a bill of materials beside the image, as an artifact that refers to it
+    #[arg(long, value_enum, value_name = "FORM")]
+    sbom: Option<sbom::Format>,
     #[command(flatten)]
     spec: SpecArgs,
     #[command(flatten)]
     history: HistoryArgs,
 }
 
+/// Where an image goes.
+enum Target {
+    /// Into the Firn server's cache, by this name.
+    Here(String),
+    Elsewhere(String),
+}
+
+impl Args {
+    fn target(&self) -> Outcome<Target> {
+        if let Some(to) = &self.to {
+            return Ok(Target::Elsewhere(to.clone()));
+        }
+        if let Some(name) = &self.name {
+            return Ok(Target::Here(name.clone()));
+        }
+        let Some(name) = self.spec.reference()? else {
+            return Err(Failure::new("the image has no name")
+                .hint("--name NAME:TAG pushes to the Firn server, --to REGISTRY/NAME:TAG anywhere"));
+        };
+        let reference = Reference::parse(&name).map_err(ClientError::from)?;
+        Ok(match reference.registry {
+            Some(_) => Target::Elsewhere(name),
+            None => Target::Here(name),
+        })
+    }
+}
+
 pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
+    let target = args.target()?;
+    if let Target::Elsewhere(to) = &target
+        && let Some((into, name)) = load::daemon_of(to)
+    {
+        return load::push(global, into, name, &args.spec, &args.history, &args.paths);
+    }
     let progress = global.progress();
-    let report = match (&args.archive, &args.to) {
-        (Some(archive), _) => push_archive(global, args, archive, &progress)?,
-        (None, Some(to)) => push_elsewhere(global, args, to, &progress)?,
-        (None, None) => push_here(global, args, &progress)?,
+    let report = match (&args.archive, &target) {
+        (Some(archive), target) => push_archive(global, args, target, archive, &progress)?,
+        (None, Target::Elsewhere(to)) => push_elsewhere(global, args, to, &progress)?,
+        (None, Target::Here(name)) => push_here(global, args, name, &progress)?,
     };
     show(global.json, &report, text)
 }
@@ -95,13 +138,16 @@ pub(super) fn local_reference(name: &str) -> Outcome<(String, String)> {
     Ok((reference.name.as_str().to_owned(), tag))
 }
 
-fn push_here(global: &Global, args: &Args, progress: &Bar) -> Outcome<ImageReport> {
-    let (name, tag) = local_reference(args.name.as_deref().unwrap_or_default())?;
+fn push_here(global: &Global, args: &Args, name: &str, progress: &Bar) -> Outcome<ImageReport> {
+    let (name, tag) = local_reference(name)?;
     let server = global.connect()?;
     let store = LocalStore::from_environment();
+    let prepared = args
+        .spec
+        .prepare(&store, Rights::of(global), &args.paths, progress)?;
     let repository = Repository::of_server(&server, &global.cache, &name)?;
     let sent_before = repository.http().bytes_sent();
-    let image = plan(global, args, &store, &repository, &tag, progress)?;
+    let image = plan(global, args, &store, prepared, &repository, &tag, progress)?;
     let mut report = push_to_firn(
         &server,
         &global.cache,
@@ -112,7 +158,7 @@ fn push_here(global: &Global, args: &Args, progress: &Bar) -> Outcome<ImageRepor
         !args.no_paths,
         progress,
     )?;
-    keep_history(args, &repository, &image, &report, progress)?;
+    keep_beside(args, &repository, &image, &report, progress)?;
     report.bytes_sent = repository.http().bytes_sent() - sent_before;
     Ok(report)
 }
@@ -122,6 +168,7 @@ fn plan(
     global: &Global,
     args: &Args,
     store: &LocalStore,
+    prepared: Prepared,
     repository: &Repository,
     tag: &str,
     progress: &Bar,
@@ -129,16 +176,21 @@ fn plan(
     let creds = args.dest_creds.as_deref();
     let own = || read_history(repository, tag, progress);
     let history = args.history.read(global, creds, progress, own)?;
-    args.spec.plan(store, &args.paths, history, progress)
+    prepared.plan(store, history, progress)
 }
 
-fn keep_history(
+/// What travels with the image.
+fn keep_beside(
     args: &Args,
     repository: &Repository,
     image: &PlannedImage,
     report: &ImageReport,
     progress: &Bar,
 ) -> Outcome {
+    if let Some(format) = args.sbom {
+        let (spec, closure) = (&image.spec, &image.closure);
+        sbom::put(repository, spec, closure, &report.digest, &report.image, format)?;
+    }
     if args.history.is_kept() {
         write_history(repository, image, &report.digest, progress);
     }
@@ -146,12 +198,21 @@ fn keep_history(
 }
 
 fn push_elsewhere(global: &Global, args: &Args, to: &str, progress: &Bar) -> Outcome<ImageReport> {
-    let (repository, reference) = elsewhere(args, to)?;
-    let repository = Arc::new(repository);
     let local = LocalStore::from_environment();
+    let rights = Rights {
+        global,
+        to: args.dest_creds.as_deref().map(|creds| (to, creds)),
+    };
+    let prepared = args.spec.prepare(&local, rights, &args.paths, progress)?;
+    let (mut repository, reference) = elsewhere(args, to)?;
+    let base = prepared.spec.base.as_ref();
+    if let Some(from) = base.and_then(|base| mount_source(base, repository.registry())) {
+        repository = repository.mounting_from(&from);
+    }
+    let repository = Arc::new(repository);
     let tag = reference.tag.as_ref().map_or("latest", |tag| tag.as_str());
     let sent_before = repository.http().bytes_sent();
-    let image = plan(global, args, &local, &repository, tag, progress)?;
+    let image = plan(global, args, &local, prepared, &repository, tag, progress)?;
     let beside = match args.no_paths {
         true => None,
         false => Some(StoreBeside::open(&repository, &reference, &global.cache)?),
@@ -173,7 +234,7 @@ fn push_elsewhere(global: &Global, args: &Args, to: &str, progress: &Bar) -> Out
             report.layers_not_believed
         );
     }
-    keep_history(args, &repository, &image, &report, progress)?;
+    keep_beside(args, &repository, &image, &report, progress)?;
     report.bytes_sent = repository.http().bytes_sent() - sent_before;
     Ok(report)
 }
@@ -205,16 +266,20 @@ fn in_small_letters(to: &str) -> String {
 fn push_archive(
     global: &Global,
     args: &Args,
+    target: &Target,
     archive: &std::path::Path,
     progress: &Bar,
 ) -> Outcome<ImageReport> {
     let stored = StoredImage::open(archive, args.archive_name.as_deref())?;
-    if let Some(to) = &args.to {
-        let (repository, reference) = elsewhere(args, to)?;
-        let tag = reference.tag.as_ref().map_or("latest", |tag| tag.as_str());
-        return Ok(push_stored(&repository, to, tag, &stored, progress)?);
-    }
-    let (name, tag) = local_reference(args.name.as_deref().unwrap_or_default())?;
+    let name = match target {
+        Target::Here(name) => name,
+        Target::Elsewhere(to) => {
+            let (repository, reference) = elsewhere(args, to)?;
+            let tag = reference.tag.as_ref().map_or("latest", |tag| tag.as_str());
+            return Ok(push_stored(&repository, to, tag, &stored, progress)?);
+        }
+    };
+    let (name, tag) = local_reference(name)?;
     let server = global.connect()?;
     let repository = Repository::of_server(&server, &global.cache, &name)?;
     let display = format!("{}/{}/{name}:{tag}", server.url().authority(), global.cache);

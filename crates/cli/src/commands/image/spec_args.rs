@@ -1,26 +1,33 @@
-//! The flags that say what an image shall be.
+//! The flags that say what an image shall be. They go over the spec, where there is one.
 
 use crate::{
     failure::{Failure, Outcome},
     units::{parse_duration, parse_pair},
 };
-use firn_client::{local_store::LocalStore, progress::Progress, resolve::resolve_all};
-use firn_formats::{
-    nix::{StorePath, store_path::STORE_DIR},
-    oci::config::{Config, Empty, Healthcheck, ImageConfig},
-};
+use firn_formats::oci::config::{Config, Empty, Healthcheck, ImageConfig};
 use firn_image::{
-    compose::{PlannedImage, plan_image_in},
-    plan::{Algorithm, History},
-    spec::{CREATED, ImageSpec, LAYERS_DEFAULT, LayerCompression},
+    plan::Algorithm,
+    spec::{LayerCompression, SpecDocument},
 };
-use std::{path::PathBuf, time::Duration};
+use std::{io::Read as _, path::PathBuf, time::Duration};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SpecArgs {
+    /// Image spec (JSON, see docs/image-spec.md); PATHs are added to its contents
+    #[arg(long, value_name = "FILE")]
+    pub(super) spec: Option<PathBuf>,
+    /// Image to build upon: an archive, a layout, REGISTRY/NAME:TAG, or NAME:TAG in the Firn server's cache
+    #[arg(long, value_name = "IMAGE")]
+    pub(super) from_image: Option<String>,
+    /// Credentials for the registry of --from-image [default: docker's config]
+    #[arg(long, value_name = "USER:TOKEN")]
+    pub(super) from_creds: Option<String>,
+    /// Store path whose contents are copied to /; repeat for more
+    #[arg(long, value_name = "PATH")]
+    pub(super) copy_to_root: Vec<String>,
     /// Program to run: a path, or the name of one in a PATH's bin; repeat for its arguments
     #[arg(long, value_name = "PROGRAM", allow_hyphen_values = true)]
-    entrypoint: Vec<String>,
+    pub(super) entrypoint: Vec<String>,
     /// Default argument; repeat for more
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     cmd: Vec<String>,
@@ -30,6 +37,9 @@ pub(crate) struct SpecArgs {
     /// Label
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
     label: Vec<(String, String)>,
+    /// Annotation of the image's manifest
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    annotation: Vec<(String, String)>,
     /// Exposed port, such as 8080 or 53/udp
     #[arg(long, value_name = "PORT")]
     port: Vec<String>,
@@ -67,26 +77,29 @@ pub(crate) struct SpecArgs {
     #[arg(long, value_name = "COUNT")]
     health_retries: Option<u32>,
     /// OCI image config (JSON), whole or its `config` alone; flags go over it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "spec")]
     config: Option<PathBuf>,
-    /// Time of creation (RFC 3339)
-    #[arg(long, value_name = "TIME", default_value = CREATED)]
-    created: String,
+    /// Time of creation: RFC 3339, or `now` [default: a second after 1970]
+    #[arg(long, value_name = "TIME")]
+    created: Option<String>,
     /// Architecture, as Go names it [default: this machine's]
     #[arg(long, value_name = "NAME")]
     architecture: Option<String>,
-    /// Most layers
-    #[arg(long, value_name = "K", default_value_t = LAYERS_DEFAULT)]
-    max_layers: usize,
-    /// How paths are put into layers: history, auto, popularity, dominators, one
-    #[arg(long, value_name = "NAME", default_value_t = Algorithm::default())]
-    algorithm: Algorithm,
-    /// Compression of the layers; Docker before version 23 reads gzip only
-    #[arg(long, value_enum, default_value = "zstd")]
-    compression: Compression,
+    /// Most layers, those of --from-image too [default: 100]
+    #[arg(long, value_name = "K")]
+    max_layers: Option<usize>,
+    /// How paths are put into layers: history (the default), auto, popularity, dominators, one
+    #[arg(long, value_name = "NAME")]
+    algorithm: Option<Algorithm>,
+    /// Compression of the layers [default: zstd]; Docker before version 23 reads gzip only
+    #[arg(long, value_enum)]
+    compression: Option<Compression>,
+    /// Nix's database with the image's paths
+    #[arg(long)]
+    nix_database: bool,
     /// No links at /bin, /etc, /lib and /share to what the PATHs have there
     #[arg(long)]
-    no_root_links: bool,
+    pub(super) no_root_links: bool,
     /// No /etc/passwd and /etc/group
     #[arg(long)]
     no_users: bool,
@@ -99,6 +112,7 @@ pub(crate) struct SpecArgs {
 enum Compression {
     Zstd,
     Gzip,
+    None,
 }
 
 impl From<Compression> for LayerCompression {
@@ -106,83 +120,82 @@ impl From<Compression> for LayerCompression {
         match compression {
             Compression::Zstd => Self::Zstd,
             Compression::Gzip => Self::Gzip,
+            Compression::None => Self::None,
         }
     }
 }
 
+/// What the spec says, with the flags over it, where they are of one kind.
+pub(super) struct Said {
+    pub(super) document: SpecDocument,
+    pub(super) algorithm: Algorithm,
+    pub(super) compression: LayerCompression,
+}
+
 impl SpecArgs {
-    /// Resolves the PATHs, and plans their closure's layers.
-    pub(crate) fn plan(
-        &self,
-        store: &LocalStore,
-        paths: &[String],
-        history: History,
-        progress: &dyn Progress,
-    ) -> Outcome<PlannedImage> {
-        if !(1..=127).contains(&self.max_layers) {
-            return Err(Failure::new(format!(
-                "--max-layers {} is not from 1 to 127",
-                self.max_layers
-            ))
-            .hint("overlayfs takes 127 layers; 100 leave room to build upon the image"));
-        }
-        let roots = resolve_all(paths)?;
-        let spec = ImageSpec {
-            history,
-            ..self.spec(store, &roots)?
+    /// The spec with the flags over it.
+    pub(super) fn said(&self) -> Outcome<Said> {
+        let mut document = match &self.spec {
+            Some(path) => read_spec(path)?,
+            None => SpecDocument::default(),
         };
-        let closure = store.closure(&roots)?;
-        let planned =
-            plan_image_in(store.store_dir(), closure, spec).map_err(|error| Failure::of(&error))?;
-        for conflict in &planned.conflicts {
-            progress.note(&format!(
-                "{} is {}'s; {} has one too",
-                conflict.path.display(),
-                conflict.kept,
-                conflict.dropped
-            ));
+        let base = self.config_file()?;
+        if let Some((config, _)) = &base {
+            document.config = config.clone();
         }
-        Ok(planned)
+        self.apply(&mut document.config);
+        let of_config = base.map(|(_, base)| base).unwrap_or_default();
+        document.annotations.extend(self.annotation.iter().cloned());
+        document.copy_to_root.extend(self.copy_to_root.iter().cloned());
+        document.include_nix_db |= self.nix_database;
+        let set = |slot: &mut Option<String>, value: Option<String>| {
+            if value.is_some() {
+                *slot = value;
+            }
+        };
+        set(&mut document.architecture, self.architecture.clone().or(of_config.architecture));
+        set(&mut document.os, of_config.os);
+        set(&mut document.from_image, self.from_image.clone());
+        set(&mut document.created, self.created.clone());
+        document.max_layers = self.max_layers.or(document.max_layers);
+        if self.no_users {
+            document.fake_nss = Some(false);
+        }
+        if self.no_tmp {
+            document.tmp = Some(false);
+        }
+        let named = document.algorithm.as_deref().map(str::parse).transpose();
+        let named: Option<Algorithm> = named.map_err(|error| Failure::of(&error))?;
+        let compression = self.compression.map(LayerCompression::from);
+        Ok(Said {
+            algorithm: self.algorithm.or(named).unwrap_or_default(),
+            compression: compression
+                .or(document.compression.map(LayerCompression::from))
+                .unwrap_or_default(),
+            document,
+        })
     }
 
-    fn spec(&self, store: &LocalStore, roots: &[StorePath]) -> Outcome<ImageSpec> {
-        let (mut config, base) = self.base()?;
-        self.apply(&mut config);
-        if let Some(entrypoint) = &mut config.entrypoint
-            && let Some(program) = entrypoint.first_mut()
-        {
-            *program = resolve_program(store, roots, program)?;
+    /// What the spec calls the image.
+    pub(super) fn reference(&self) -> Outcome<Option<String>> {
+        match &self.spec {
+            Some(path) => Ok(read_spec(path)?.reference()),
+            None => Ok(None),
         }
-        Ok(ImageSpec {
-            config,
-            architecture: self
-                .architecture
-                .clone()
-                .or(base.architecture)
-                .unwrap_or_else(|| architecture(std::env::consts::ARCH).to_owned()),
-            os: base.os.unwrap_or_else(|| "linux".to_owned()),
-            created: self.created.clone(),
-            max_layers: self.max_layers,
-            algorithm: self.algorithm,
-            history: History::default(),
-            compression: self.compression.into(),
-            root_links: !self.no_root_links,
-            users: !self.no_users,
-            tmp: !self.no_tmp,
-        })
     }
 
     /// What `--config` says.
-    fn base(&self) -> Outcome<(Config, Base)> {
+    fn config_file(&self) -> Outcome<Option<(Config, Base)>> {
         let Some(path) = &self.config else {
-            return Ok((Config::default(), Base::default()));
+            return Ok(None);
         };
         let name = path.display();
         let json = std::fs::read(path).map_err(|error| Failure::new(format!("{name}: {error}")))?;
-        parse_config(&json).map_err(|error| {
+        let read = parse_config(&json).map_err(|error| {
             Failure::new(format!("{name}: {error}"))
                 .hint("it is an OCI image config, or the object that its `config` is")
-        })
+        })?;
+        Ok(Some(read))
     }
 
     fn apply(&self, config: &mut Config) {
@@ -285,33 +298,17 @@ fn parse_config(json: &[u8]) -> Result<(Config, Base), serde_json::Error> {
     Ok((serde_json::from_value(config)?, base))
 }
 
-/// A program's path in the image: as it is, or the first PATH's `bin/NAME`.
-fn resolve_program(store: &LocalStore, roots: &[StorePath], program: &str) -> Outcome<String> {
-    if program.contains('/') {
-        return Ok(program.to_owned());
-    }
-    roots
-        .iter()
-        .find(|root| {
-            let file = store.physical(root).join("bin").join(program);
-            std::fs::symlink_metadata(file).is_ok()
-        })
-        .map(|root| format!("{STORE_DIR}/{root}/bin/{program}"))
-        .ok_or_else(|| {
-            Failure::new(format!("no PATH has a program bin/{program}"))
-                .hint("--entrypoint also takes the full path of a program in the image")
-        })
-}
-
-/// The names that OCI takes over from Go.
-fn architecture(rust_name: &str) -> &str {
-    match rust_name {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        other => other,
-    }
+fn read_spec(path: &std::path::Path) -> Outcome<SpecDocument> {
+    let name = path.display();
+    let mut json = Vec::new();
+    let limit = firn_image::spec::SPEC_BYTES_MAX as u64 + 1;
+    std::fs::File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut json))
+        .map_err(|error| Failure::new(format!("{name}: {error}")))?;
+    SpecDocument::parse(&json).map_err(|error| {
+        Failure::new(format!("{name}: {}", Failure::of(&error).message()))
+            .hint("docs/image-spec.md lists the fields of a spec")
+    })
 }
 
 #[cfg(test)]
@@ -390,25 +387,5 @@ mod tests {
         let (b, base) = parse_config(whole.as_bytes()).expect("whole");
         assert_eq!(a, b);
         assert_eq!(base.architecture.as_deref(), Some("arm64"));
-    }
-
-    #[test]
-    fn programs_are_found_in_the_first_root_that_has_them() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let store = LocalStore::new(dir.path(), dir.path());
-        let roots: Vec<StorePath> = ["1", "2"]
-            .iter()
-            .map(|digit| {
-                let name = format!("{}-r", digit.repeat(32));
-                StorePath::parse_base_name(&name).expect("a store path")
-            })
-            .collect();
-        std::fs::create_dir_all(store.physical(&roots[1]).join("bin")).expect("folder");
-        std::fs::write(store.physical(&roots[1]).join("bin/app"), "").expect("file");
-        let found = resolve_program(&store, &roots, "app").expect("found");
-        assert_eq!(found, format!("/nix/store/{}/bin/app", roots[1]));
-        assert_eq!(resolve_program(&store, &roots, "/x").expect("path"), "/x");
-        let failure = resolve_program(&store, &roots, "other").expect_err("absent");
-        assert_eq!(failure.lines()[0], "error: no PATH has a program bin/other");
     }
 }

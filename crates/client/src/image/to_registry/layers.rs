@@ -4,7 +4,7 @@
 use super::{CONNECTIONS, RegistryPush, known::Known, nar_bytes};
 use crate::{
     error::{ClientError, Result},
-    progress::Progress,
+    progress::{Progress, Watched, item_name},
     push::{
         cores,
         work::{Job, Work, lock},
@@ -228,11 +228,7 @@ impl Run<'_> {
         let repository = self.layers.push.repository;
         let was_sent = !repository.has_blob(&made.blob.digest)?;
         if was_sent {
-            repository.put_blob_stream(&made.blob.digest, made.blob.size, &|| {
-                let mut file = made.file.try_clone().map_err(temporary)?;
-                file.rewind().map_err(temporary)?;
-                Ok(Box::new(file) as Box<dyn Read>)
-            })?;
+            self.upload(&made)?;
         }
         let layers = self.layers;
         layers
@@ -248,6 +244,22 @@ impl Run<'_> {
             });
         }
         Ok(())
+    }
+}
+
+impl Run<'_> {
+    fn upload(&self, made: &Made) -> Result<()> {
+        let progress = self.layers.progress;
+        let name = item_name(&made.blob.digest.to_string());
+        progress.item_begin(&name, made.blob.size);
+        let repository = self.layers.push.repository;
+        let sent = repository.put_blob_stream(&made.blob.digest, made.blob.size, &|| {
+            let mut file = made.file.try_clone().map_err(temporary)?;
+            file.rewind().map_err(temporary)?;
+            Ok(Box::new(Watched::new(file, progress, &name)) as Box<dyn Read>)
+        });
+        progress.item_end(&name);
+        sent
     }
 }
 

@@ -11,7 +11,7 @@ mod trust;
 pub use beside::StoreBeside;
 pub use trust::LayerTrust;
 
-use super::{ImageReport, to_firn::put_documents};
+use super::{ImageReport, below, to_firn::put_documents};
 use crate::{
     error::Result, local_store::LocalStore, parallel, progress::Progress, push::work::Work,
     registry::Repository,
@@ -82,9 +82,10 @@ impl RegistryPush<'_> {
             .map(|info| info.nar_size)
             .sum();
         progress.begin("push", bytes);
-        let sent = layers.send();
+        let sent = below::send(self.repository, self.image, progress)
+            .and_then(|below| Ok((below, layers.send()?)));
         progress.end();
-        let layers = sent?;
+        let (below, layers) = sent?;
         let (blobs, signatures): (Vec<_>, Vec<_>) = layers
             .iter()
             .map(|layer| (layer.blob.clone(), layer.signature.clone()))
@@ -99,11 +100,11 @@ impl RegistryPush<'_> {
         Ok(ImageReport {
             image: self.reference.to_string(),
             digest: format!("sha256:{}", assembled.manifest_digest.hex()),
-            layers_total: blobs.len() as u64,
-            layers_sent: sent,
-            layers_reused: blobs.len() as u64 - sent,
+            layers_total: blobs.len() as u64 + below.layers,
+            layers_sent: sent + below.sent,
+            layers_reused: blobs.len() as u64 - sent + below.layers - below.sent,
             layers_not_believed: found.not_believed,
-            bytes_total: blobs.iter().map(|blob| blob.size).sum(),
+            bytes_total: blobs.iter().map(|blob| blob.size).sum::<u64>() + below.bytes,
             bytes_sent: self.repository.http().bytes_sent() - sent_before,
             paths_pushed,
             seconds: started.elapsed().as_secs_f64(),
