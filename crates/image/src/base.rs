@@ -7,8 +7,8 @@ pub use inherit::inherited;
 pub use tree::{BaseNode, BaseTree};
 
 use firn_formats::oci::{
-    AnyManifest, Descriptor, Digest, ImageConfig, Manifest, Platform,
-    manifest::ManifestError, media_type,
+    AnyManifest, Descriptor, Digest, ImageConfig, Manifest, Platform, manifest::ManifestError,
+    media_type,
 };
 use std::{
     io::{self, Read},
@@ -93,7 +93,9 @@ pub enum BaseError {
         #[source]
         source: firn_formats::tar::TarError,
     },
-    #[error("the base image {name} has {layers} layers, and one more is needed: the limit is {limit}")]
+    #[error(
+        "the base image {name} has {layers} layers, and one more is needed: the limit is {limit}"
+    )]
     TooManyLayers {
         name: String,
         layers: usize,
@@ -107,7 +109,7 @@ pub enum Chosen {
     /// An image.
     Image(Box<Manifest>),
     /// What to read next: the index's manifest for the platform.
-    Other(Descriptor),
+    Other(Box<Descriptor>),
 }
 
 /// Reads a document of a base image.
@@ -130,9 +132,12 @@ pub fn choose(
                 offered.is_none_or(|offered| runs_on(offered, platform))
             };
             // What names its platform goes before what names none.
-            let named = offered.iter().filter(fits).find(|entry| entry.platform.is_some());
+            let named = offered
+                .iter()
+                .filter(fits)
+                .find(|entry| entry.platform.is_some());
             let found = named.or_else(|| offered.iter().find(fits)).cloned();
-            found.map(Chosen::Other).ok_or_else(|| {
+            found.map(Box::new).map(Chosen::Other).ok_or_else(|| {
                 let platforms = offered.iter().filter_map(|entry| entry.platform.as_ref());
                 wrong_platform(name, platform, platforms.map(text_of).collect())
             })

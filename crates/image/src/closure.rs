@@ -74,7 +74,10 @@ impl Closure {
             .map(|(i, info)| (&info.path, i))
             .collect();
         let mut wanted = vec![false; paths.len()];
-        let mut open: Vec<usize> = roots.iter().filter_map(|root| index.get(root).copied()).collect();
+        let mut open: Vec<usize> = roots
+            .iter()
+            .filter_map(|root| index.get(root).copied())
+            .collect();
         while let Some(path) = open.pop() {
             if !std::mem::replace(&mut wanted[path], true) {
                 let references = paths[path].references.iter();

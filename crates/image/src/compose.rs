@@ -87,8 +87,7 @@ pub fn plan_image_in(
     let with_root = !root_entries.is_empty();
     let own = own_layers(&spec)?;
     let limit = if with_root && own > 1 { own - 1 } else { own };
-    let grouped =
-        plan::plan_grouped(&closure, &spec.groups, spec.algorithm, limit, &spec.history)?;
+    let grouped = plan::plan_grouped(&closure, &spec.groups, spec.algorithm, limit, &spec.history)?;
     let mut layers: Vec<PlannedLayer> = grouped
         .into_iter()
         .map(|paths| PlannedLayer {

@@ -67,8 +67,8 @@ impl Sbom<'_> {
             b'd' => byte.is_ascii_digit(),
             other => byte == *other,
         };
-        let matches = self.created.len() == pattern.len()
-            && self.created.bytes().zip(pattern).all(fits);
+        let matches =
+            self.created.len() == pattern.len() && self.created.bytes().zip(pattern).all(fits);
         match matches {
             true => self.created,
             false => crate::spec::CREATED,

@@ -12,6 +12,7 @@ mod ci_watch;
 mod clients;
 mod conformance;
 mod crash;
+mod docs;
 mod firn_commands;
 mod foreign_registry;
 mod image_history;

@@ -127,7 +127,11 @@ pub fn push_stored(
         } else {
             document.digest.to_string()
         };
-        repository.put_manifest(&reference, known_type(&document.media_type), &document.bytes)?;
+        repository.put_manifest(
+            &reference,
+            known_type(&document.media_type),
+            &document.bytes,
+        )?;
     }
     Ok(ImageReport {
         image: display.to_owned(),

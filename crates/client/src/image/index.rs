@@ -98,7 +98,10 @@ pub fn push_index(
     Ok(IndexReport {
         image: display.to_owned(),
         digest: descriptor(media_type::OCI_INDEX, &bytes).digest.to_string(),
-        platforms: members.iter().map(|member| platform_of(&member.entry)).collect(),
+        platforms: members
+            .iter()
+            .map(|member| platform_of(&member.entry))
+            .collect(),
         blobs_sent,
         bytes_sent: repository.http().bytes_sent() - sent_before,
         seconds: started.elapsed().as_secs_f64(),
@@ -120,7 +123,9 @@ fn check(members: &[Member<'_>]) -> Result<()> {
         }
     }
     match seen.is_empty() {
-        true => Err(ClientError::Setting("an index without images is of no use".to_owned())),
+        true => Err(ClientError::Setting(
+            "an index without images is of no use".to_owned(),
+        )),
         false => Ok(()),
     }
 }
@@ -131,14 +136,15 @@ impl IndexSource {
         let mut open = vec![(self.top()?, 0)];
         while let Some(((entry, bytes), depth)) = open.pop() {
             if depth > INDEX_DEPTH_MAX || members.len() >= MEMBERS_MAX {
-                return Err(ClientError::Setting("the index has too much in it".to_owned()));
+                return Err(ClientError::Setting(
+                    "the index has too much in it".to_owned(),
+                ));
             }
-            let unsound = |source: firn_formats::oci::manifest::ManifestError| {
-                ClientError::BadAnswer {
+            let unsound =
+                |source: firn_formats::oci::manifest::ManifestError| ClientError::BadAnswer {
                     url: entry.digest.to_string(),
                     what: source.to_string(),
-                }
-            };
+                };
             match AnyManifest::parse(&entry.media_type, &bytes).map_err(unsound)? {
                 AnyManifest::Manifest(manifest) => {
                     let entry = self.with_platform(entry, &manifest)?;

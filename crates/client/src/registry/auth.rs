@@ -6,6 +6,7 @@ use crate::{
     http::{Call, Http, encode_query},
 };
 use serde::Deserialize;
+use ureq::http::Method;
 
 /// What a `WWW-Authenticate` header asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,8 +75,15 @@ impl Bearer {
         scopes: &[String],
         credential: Option<&Credential>,
     ) -> Result<String> {
+        if let Some(Credential::Token(identity)) = credential
+            && let Some(token) = self.refreshed(http, scopes, identity)?
+        {
+            return Ok(format!("Bearer {token}"));
+        }
         let separator = if self.realm.contains('?') { '&' } else { '?' };
-        let scopes = scopes.iter().map(|scope| format!("scope={}", encode_query(scope)));
+        let scopes = scopes
+            .iter()
+            .map(|scope| format!("scope={}", encode_query(scope)));
         let scopes = scopes.collect::<Vec<_>>().join("&");
         let mut url = format!("{}{separator}{scopes}", self.realm);
         if let Some(service) = &self.service {
@@ -86,14 +94,43 @@ impl Bearer {
             .send(&Call::get(&url).authorization(header.as_deref()))?
             .accept()?
             .json()?;
-        let token = [answer.token, answer.access_token]
-            .into_iter()
-            .find(|token| !token.is_empty())
-            .ok_or(ClientError::BadAnswer {
-                url,
-                what: "it holds no token".to_owned(),
-            })?;
+        let token = answer.token().ok_or(ClientError::BadAnswer {
+            url,
+            what: "it holds no token".to_owned(),
+        })?;
         Ok(format!("Bearer {token}"))
+    }
+
+    /// What docker's config calls an identity token is exchanged by OAuth 2 (distribution's "Token Authentication
+    /// Specification", POST). An endpoint that does not know that is asked in the other way, with the token as a
+    /// password.
+    fn refreshed(&self, http: &Http, scopes: &[String], identity: &str) -> Result<Option<String>> {
+        let mut form = format!(
+            "grant_type=refresh_token&client_id=firn&scope={}&refresh_token={}",
+            encode_query(&scopes.join(" ")),
+            encode_query(identity)
+        );
+        if let Some(service) = &self.service {
+            form.push_str(&format!("&service={}", encode_query(service)));
+        }
+        let call = Call::new(Method::POST, &self.realm).body(FORM, form.as_bytes());
+        let answer = http.send(&call)?;
+        if answer.status() != 200 {
+            return Ok(None);
+        }
+        Ok(answer
+            .json::<TokenAnswer>()
+            .ok()
+            .and_then(TokenAnswer::token))
+    }
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+impl TokenAnswer {
+    fn token(self) -> Option<String> {
+        let mut both = [self.token, self.access_token].into_iter();
+        both.find(|token| !token.is_empty())
     }
 }
 
@@ -119,5 +156,61 @@ mod tests {
         assert_eq!(Challenge::parse("Negotiate"), None);
         assert_eq!(Challenge::parse("Bearer"), None);
         assert!(Challenge::parse("Bearer realm=").is_some());
+    }
+
+    /// Answers one request with a status and a body; gives the request.
+    fn one_answer(
+        answers: &[(u16, &'static str)],
+    ) -> (String, std::thread::JoinHandle<Vec<String>>) {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let realm = format!("http://{}/token", listener.local_addr().expect("a port"));
+        let answers = answers.to_vec();
+        let served = std::thread::spawn(move || {
+            let serve = |(status, body): (u16, &str)| {
+                let (mut client, _) = listener.accept().expect("a client");
+                let mut request = vec![0; 64 << 10];
+                let count = client.read(&mut request).expect("a request");
+                let length = body.len();
+                let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n");
+                write!(client, "{head}Connection: close\r\n\r\n{body}").expect("an answer");
+                String::from_utf8_lossy(&request[..count]).into_owned()
+            };
+            answers.into_iter().map(serve).collect()
+        });
+        (realm, served)
+    }
+
+    #[test]
+    fn identity_tokens_are_exchanged_or_sent_as_a_password() {
+        let exchange = |answers: &[(u16, &'static str)]| {
+            let (realm, served) = one_answer(answers);
+            let bearer = Bearer {
+                realm,
+                service: Some("r.example".to_owned()),
+            };
+            let credential = Credential::Token("id+1".to_owned());
+            let http = Http::new(1).expect("http");
+            let scopes = [
+                "repository:a:pull".to_owned(),
+                "repository:b:pull".to_owned(),
+            ];
+            let token = bearer.token(&http, &scopes, Some(&credential));
+            (
+                token.expect("a token"),
+                served.join().expect("the requests"),
+            )
+        };
+        let (token, asked) = exchange(&[(200, r#"{"access_token":"t"}"#)]);
+        assert_eq!(token, "Bearer t");
+        assert!(asked[0].starts_with("POST /token "), "{}", asked[0]);
+        let (token, asked) = exchange(&[(405, ""), (200, r#"{"token":"u"}"#)]);
+        assert_eq!(token, "Bearer u");
+        let get = asked[1].to_ascii_lowercase();
+        assert!(
+            get.starts_with("get /token?scope=") && get.contains("&scope="),
+            "{get}"
+        );
+        assert!(get.contains("authorization: basic "), "{get}");
     }
 }

@@ -115,7 +115,9 @@ impl Repository {
         upload: &Upload<'_, '_>,
         broken: &mut Option<String>,
     ) -> Result<(Uploaded, Option<Answer>)> {
-        let resumed = broken.take().and_then(|place| self.how_far(&place, upload.length));
+        let resumed = broken
+            .take()
+            .and_then(|place| self.how_far(&place, upload.length));
         let is_resumed = resumed.is_some();
         let (place, offset) = match resumed {
             Some(resumed) => resumed,

@@ -188,10 +188,7 @@ fn names(path: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn decoded(
-    media_type: &str,
-    blob: Box<dyn Read + Send>,
-) -> std::io::Result<Box<dyn Read + Send>> {
+fn decoded(media_type: &str, blob: Box<dyn Read + Send>) -> std::io::Result<Box<dyn Read + Send>> {
     let blob = BufReader::with_capacity(1 << 18, blob);
     Ok(match media_type {
         media_type::OCI_LAYER_GZIP => Box::new(MultiGzDecoder::new(blob).take(TAR_BYTES_MAX)),

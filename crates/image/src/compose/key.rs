@@ -78,9 +78,8 @@ fn said(entries: &RootEntries, copied: &[CopiedPath]) -> Result<Vec<u8>, Archive
         archive.read_at(0, archive.length() as usize, &mut tar)?;
         return Ok(tar);
     }
-    let line = |copied: &CopiedPath| {
-        format!("{} {}\n", copied.path.absolute(), copied.nar_hash.nix())
-    };
+    let line =
+        |copied: &CopiedPath| format!("{} {}\n", copied.path.absolute(), copied.nar_hash.nix());
     let mut said = b"copied\n".to_vec();
     said.extend(copied.iter().map(line).collect::<String>().into_bytes());
     said.extend_from_slice(archive.literals());

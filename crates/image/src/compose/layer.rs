@@ -78,7 +78,12 @@ fn put_root_entry(
             Ok(())
         }
         RootNode::Local { file, size } => {
-            put(builder, path, EntryKind::Regular { size: *size }, attributes)?;
+            put(
+                builder,
+                path,
+                EntryKind::Regular { size: *size },
+                attributes,
+            )?;
             builder.file(file.clone(), *size);
             pad(builder, *size);
             Ok(())

@@ -59,7 +59,9 @@ pub(super) fn write(
     }
     let config = format!("{}.json", built.documents.config_digest.hex());
     tar.file(&config, &built.documents.config)?;
-    let files = layers.iter().map(|(folder, _)| format!("{folder}/layer.tar"));
+    let files = layers
+        .iter()
+        .map(|(folder, _)| format!("{folder}/layer.tar"));
     let manifest = docker::manifest(config, names, files.collect())?;
     tar.file(DOCKER_MANIFEST_FILE, &manifest)?;
     if let (Some((top, _)), false) = (layers.last(), names.is_empty()) {

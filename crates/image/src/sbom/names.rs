@@ -40,8 +40,18 @@ mod tests {
     #[test]
     fn names_and_versions_are_told_apart() {
         for (text, name, version, url) in [
-            ("glibc-2.38-44", "glibc", Some("2.38-44"), "pkg:nix/glibc@2.38-44"),
-            ("libc6-2.36+x", "libc6", Some("2.36+x"), "pkg:nix/libc6@2.36%2Bx"),
+            (
+                "glibc-2.38-44",
+                "glibc",
+                Some("2.38-44"),
+                "pkg:nix/glibc@2.38-44",
+            ),
+            (
+                "libc6-2.36+x",
+                "libc6",
+                Some("2.36+x"),
+                "pkg:nix/libc6@2.36%2Bx",
+            ),
             ("source", "source", None, "pkg:nix/source"),
             ("a-b-1", "a-b", Some("1"), "pkg:nix/a-b@1"),
         ] {

@@ -85,7 +85,10 @@ pub(super) fn document(sbom: &Sbom<'_>) -> Result<Vec<u8>, serde_json::Error> {
     let paths = sbom.sorted();
     let mut relationships = vec![relationship(DOCUMENT, "DESCRIBES", IMAGE)];
     let tops = sbom.tops();
-    relationships.extend(tops.iter().map(|top| relationship(IMAGE, "CONTAINS", &id(&top.path))));
+    relationships.extend(
+        tops.iter()
+            .map(|top| relationship(IMAGE, "CONTAINS", &id(&top.path))),
+    );
     for info in &paths {
         let from = id(&info.path);
         let others = info.references.iter().filter(|path| **path != info.path);
@@ -109,8 +112,17 @@ pub(super) fn document(sbom: &Sbom<'_>) -> Result<Vec<u8>, serde_json::Error> {
 
 /// Ids have letters, digits, dots and dashes.
 fn id(path: &StorePath) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
-    format!("SPDXRef-{}", path.to_string().chars().map(plain).collect::<String>())
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '.' {
+            c
+        } else {
+            '-'
+        }
+    };
+    format!(
+        "SPDXRef-{}",
+        path.to_string().chars().map(plain).collect::<String>()
+    )
 }
 
 fn package(id: String, name: String, version: Option<String>) -> Package {

@@ -172,7 +172,9 @@ impl Compiled {
 
     fn line(&self) -> String {
         let number = |number: Option<u64>| number.map_or("-".to_owned(), |n| n.to_string());
-        let mode = self.mode.map_or("-".to_owned(), |mode| format!("{mode:04o}"));
+        let mode = self
+            .mode
+            .map_or("-".to_owned(), |mode| format!("{mode:04o}"));
         format!(
             "rule {mode} {} {} {:?} {:?}\n",
             number(self.rule.uid),
@@ -213,7 +215,12 @@ mod tests {
             rule(Some("/data/"), None, "", Some(5)),
             rule(None, Some("\\.key$"), "0400", None),
             rule(Some("/data/x"), Some("y"), "600", Some(6)),
-            rule(Some("/nix/store/00000000000000000000000000000000-s"), None, "755", None),
+            rule(
+                Some("/nix/store/00000000000000000000000000000000-s"),
+                None,
+                "755",
+                None,
+            ),
         ];
         let rules = Rules::new(rules, 0, 0).unwrap();
         for (path, source, expected) in [
@@ -235,14 +242,12 @@ mod tests {
 
     #[test]
     fn only_rules_that_can_match_in_the_store_are_part_of_its_layers() {
-        let store = |name: &str| {
-            StorePath::parse_base_name(&format!("{}-{name}", "0".repeat(32))).unwrap()
-        };
+        let store =
+            |name: &str| StorePath::parse_base_name(&format!("{}-{name}", "0".repeat(32))).unwrap();
         let (a, b) = (store("a"), store("b"));
         let inside = format!("{}/bin", a.absolute());
-        let lines = |rule: Rule, path: &StorePath| {
-            Rules::new(vec![rule], 0, 0).unwrap().in_store(&[path])
-        };
+        let lines =
+            |rule: Rule, path: &StorePath| Rules::new(vec![rule], 0, 0).unwrap().in_store(&[path]);
         assert_eq!(lines(rule(Some("/etc"), None, "700", None), &a), "");
         let line = lines(rule(Some(&inside), None, "700", None), &a);
         assert_eq!(line, format!("rule 0700 - - {inside:?} \"\"\n"));

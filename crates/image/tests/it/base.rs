@@ -134,7 +134,10 @@ fn layers_and_config_are_inherited_and_nothing_of_the_base_is_hidden() {
         // skopeo checks every digest.
         let copy = format!("dir:{}", text(&store.dir().join("copy")));
         let from = format!("oci:{}:1", text(&out));
-        run("skopeo", &["--insecure-policy", "copy", "--quiet", &from, &copy]);
+        run(
+            "skopeo",
+            &["--insecure-policy", "copy", "--quiet", &from, &copy],
+        );
     }
 }
 
@@ -164,7 +167,10 @@ fn homes_and_files_go_where_the_bases_links_lead() {
         entries.contains(&"drwx------ 7/7 usr/bin/home/".to_owned()),
         "{entries:#?}"
     );
-    assert!(!entries.iter().any(|entry| entry.ends_with(" bin/")), "{entries:#?}");
+    assert!(
+        !entries.iter().any(|entry| entry.ends_with(" bin/")),
+        "{entries:#?}"
+    );
 }
 
 #[test]
@@ -223,5 +229,8 @@ fn a_base_that_lost_bytes_is_noticed() {
     fs::write(&blob, damaged).unwrap();
     let image = store.image(&["app"], upon(base));
     let refused = write_layout(&store.dir().join("out"), &image, &[]).unwrap_err();
-    assert!(refused.to_string().contains("does not have its digest"), "{refused}");
+    assert!(
+        refused.to_string().contains("does not have its digest"),
+        "{refused}"
+    );
 }

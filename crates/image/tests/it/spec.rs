@@ -26,12 +26,19 @@ fn listing(store: &Store, image: &PlannedImage, layer: usize) -> Vec<String> {
         let columns: Vec<&str> = line.split_whitespace().collect();
         format!("{} {} {}", columns[0], columns[1], columns[5..].join(" "))
     };
-    String::from_utf8(listed).unwrap().lines().map(columns).collect()
+    String::from_utf8(listed)
+        .unwrap()
+        .lines()
+        .map(columns)
+        .collect()
 }
 
 fn copied(store: &Store, name: &str) -> CopiedPath {
     let closure = store.closure(&[name]);
-    let info = closure.paths.iter().find(|info| info.path == store.path(name));
+    let info = closure
+        .paths
+        .iter()
+        .find(|info| info.path == store.path(name));
     CopiedPath {
         path: store.path(name),
         nar_hash: info.unwrap().nar_hash,
@@ -107,8 +114,14 @@ fn keys_change_with_what_is_copied_and_with_rules_alone_where_they_can_match() {
         keys(ImageSpec { rules, ..bare() })
     };
     let plain = keys(bare());
-    assert_eq!(ruled(vec![rule(Some("/etc"), None, Some("700"), None)], 0), plain);
-    assert_ne!(ruled(vec![rule(None, Some("x"), Some("700"), None)], 0), plain);
+    assert_eq!(
+        ruled(vec![rule(Some("/etc"), None, Some("700"), None)], 0),
+        plain
+    );
+    assert_ne!(
+        ruled(vec![rule(None, Some("x"), Some("700"), None)], 0),
+        plain
+    );
     assert_ne!(ruled(Vec::new(), 1000), plain);
     let app = store.path("app").absolute();
     let some = ruled(vec![rule(Some(&app), None, None, Some(9))], 0);
@@ -128,8 +141,14 @@ fn rules_and_owners_reach_into_the_store() {
     let image = store.image(&["app"], spec);
     let listed = listing(&store, &image, 0);
     let app = format!("nix/store/{}-app", HASHES[2]);
-    assert!(listed.contains(&format!("-r-x------ 3/3 {app}/bin/app")), "{listed:#?}");
-    assert!(listed.contains(&"drwxr-xr-x 10/20 nix/".to_owned()), "{listed:#?}");
+    assert!(
+        listed.contains(&format!("-r-x------ 3/3 {app}/bin/app")),
+        "{listed:#?}"
+    );
+    assert!(
+        listed.contains(&"drwxr-xr-x 10/20 nix/".to_owned()),
+        "{listed:#?}"
+    );
 }
 
 #[test]
@@ -157,7 +176,10 @@ fn users_have_lines_and_homes() {
     let image = store.image(&["app"], spec);
     let top = image.layers.len() - 1;
     let listed = listing(&store, &image, top);
-    assert!(listed.contains(&"drwx------ 1000/50 home/app/".to_owned()), "{listed:#?}");
+    assert!(
+        listed.contains(&"drwx------ 1000/50 home/app/".to_owned()),
+        "{listed:#?}"
+    );
     let tar = String::from_utf8_lossy(&bytes(&image.layer_archive(top).unwrap())).into_owned();
     assert!(tar.contains("app:x:1000:50:The app:/home/app:/bin/sh\n"));
     assert!(tar.contains("root:x:0:\nnobody:x:65534:\nstaff:x:50:app\n"));
@@ -173,7 +195,9 @@ fn groups_have_layers_of_their_own_and_no_path_is_in_two() {
     let names = |image: &PlannedImage| -> Vec<Vec<String>> {
         let name = |&path: &usize| image.closure.paths[path].path.name().to_owned();
         let layers = image.layers.iter();
-        layers.map(|layer| layer.paths.iter().map(name).collect()).collect()
+        layers
+            .map(|layer| layer.paths.iter().map(name).collect())
+            .collect()
     };
     let with = |groups: Vec<LayerGroup>, max_layers| {
         let spec = ImageSpec {
@@ -189,7 +213,10 @@ fn groups_have_layers_of_their_own_and_no_path_is_in_two() {
     let image = with(vec![group("libc"), group("tool")], 3).unwrap();
     assert_eq!(names(&image), [vec!["libc"], vec!["tool"], vec!["app"]]);
     let refused = with(vec![group("libc"), group("tool")], 2);
-    let too_many = GroupError::TooMany { needed: 3, limit: 2 };
+    let too_many = GroupError::TooMany {
+        needed: 3,
+        limit: 2,
+    };
     assert!(matches!(refused, Err(PlanError::Group(error)) if error == too_many));
 }
 
@@ -215,7 +242,9 @@ fn bills_of_materials_say_the_same_whatever_the_order() {
     assert_eq!(spdx["spdxVersion"], "SPDX-2.3");
     assert_eq!(spdx["packages"].as_array().unwrap().len(), 4);
     let relations = spdx["relationships"].as_array().unwrap();
-    let depends = relations.iter().filter(|r| r["relationshipType"] == "DEPENDS_ON");
+    let depends = relations
+        .iter()
+        .filter(|r| r["relationshipType"] == "DEPENDS_ON");
     assert_eq!(depends.count(), 3, "{relations:?}");
     let cyclone: serde_json::Value =
         serde_json::from_slice(&bill(&closure, SbomFormat::CycloneDx)).unwrap();

@@ -35,7 +35,8 @@ impl Cut {
         let (server, kept) = (server.to_owned(), Arc::clone(&log));
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let (server, log, is_cut) = (server.clone(), Arc::clone(&kept), Arc::clone(&is_cut));
+                let (server, log, is_cut) =
+                    (server.clone(), Arc::clone(&kept), Arc::clone(&is_cut));
                 // A client that went away is no fault of the test.
                 std::thread::spawn(move || pass(client, &server, bytes, &is_cut, &log).ok());
             }
@@ -73,7 +74,9 @@ fn pass(
             line => head.push(line.to_owned()),
         }
     }
-    let Some(first) = head.first() else { return Ok(()) };
+    let Some(first) = head.first() else {
+        return Ok(());
+    };
     let mut words = first.split(' ').map(str::to_owned);
     let header = |name: &str| {
         let mut found = head.iter().filter_map(|line| line.split_once(':'));
@@ -83,15 +86,22 @@ fn pass(
     let passed = Passed {
         method: words.next().unwrap_or_default(),
         target: words.next().unwrap_or_default(),
-        length: header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0),
+        length: header("content-length")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0),
         range: header("content-range"),
     };
     let is_large = passed.method == "PUT" && passed.length > bytes;
     let cut_here = is_large && !is_cut.swap(true, Ordering::SeqCst);
     let length = if cut_here { bytes } else { passed.length };
-    log.lock().unwrap_or_else(PoisonError::into_inner).push(passed);
+    log.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(passed);
     let mut upstream = TcpStream::connect(server)?;
-    for line in head.iter().filter(|line| !line.to_ascii_lowercase().starts_with("connection:")) {
+    for line in head
+        .iter()
+        .filter(|line| !line.to_ascii_lowercase().starts_with("connection:"))
+    {
         write!(upstream, "{line}\r\n")?;
     }
     write!(upstream, "Connection: close\r\n\r\n")?;

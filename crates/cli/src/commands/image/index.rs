@@ -45,7 +45,9 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         .collect::<Outcome<Vec<_>>>()?;
     let (mut repository, display, tag) = target(global, args)?;
     for source in &sources {
-        if let IndexSource::Remote { repository: other, .. } = source
+        if let IndexSource::Remote {
+            repository: other, ..
+        } = source
             && other.is_beside(&repository)
         {
             repository = repository.mounting_from(other.name());
@@ -53,7 +55,14 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     }
     let progress = global.progress();
     let annotations = args.annotation.iter().cloned().collect();
-    let pushed = push_index(&repository, &display, &tag, &sources, annotations, &progress);
+    let pushed = push_index(
+        &repository,
+        &display,
+        &tag,
+        &sources,
+        annotations,
+        &progress,
+    );
     show(global.json, &pushed?, text)
 }
 

@@ -78,7 +78,14 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     if names.is_empty() {
         names.extend(args.spec.reference()?);
     }
-    load(global, args.into, &names, &args.spec, &args.history, &args.paths)
+    load(
+        global,
+        args.into,
+        &names,
+        &args.spec,
+        &args.history,
+        &args.paths,
+    )
 }
 
 /// `firn image push --to` a daemon.

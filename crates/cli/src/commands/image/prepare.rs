@@ -64,8 +64,10 @@ impl SpecArgs {
         let document = &said.document;
         let max_layers = document.max_layers.unwrap_or(LAYERS_DEFAULT);
         if !(1..=127).contains(&max_layers) {
-            return Err(Failure::new(format!("--max-layers {max_layers} is not from 1 to 127"))
-                .hint("overlayfs takes 127 layers; 100 leave room to build upon the image"));
+            return Err(
+                Failure::new(format!("--max-layers {max_layers} is not from 1 to 127"))
+                    .hint("overlayfs takes 127 layers; 100 leave room to build upon the image"),
+            );
         }
         let contents = resolve_all(&[paths, &document.contents].concat())?;
         let copied = resolve_all(&document.copy_to_root)?;
@@ -74,9 +76,10 @@ impl SpecArgs {
         spec.base = base
             .map(|image| self.base(rights, image, &spec.platform()))
             .transpose()?;
-        if spec.base.is_some() && document.fake_nss.is_none() {
-            // The base has users of its own.
-            spec.users = false;
+        if spec.base.is_some() {
+            // The base has its own.
+            spec.users = document.fake_nss.unwrap_or(false);
+            spec.tmp = document.tmp.unwrap_or(false);
         }
         let mut wanted = contents.clone();
         wanted.extend(spec.groups.iter().flat_map(|group| group.paths.clone()));
@@ -127,7 +130,9 @@ impl SpecArgs {
             match resolve_program(store, roots, program) {
                 Ok(path) => *program = path,
                 // Else whoever runs the image looks for it: it may be the base's.
-                Err(failure) if !self.entrypoint.is_empty() && said.document.from_image.is_none() => {
+                Err(failure)
+                    if !self.entrypoint.is_empty() && said.document.from_image.is_none() =>
+                {
                     return Err(failure);
                 }
                 Err(_) => {}
@@ -171,7 +176,12 @@ impl SpecArgs {
         let theirs = rights.to.filter(same).map(|(_, creds)| creds);
         let creds = self.from_creds.as_deref().or(theirs);
         let (repository, wanted) = repository(rights.global, image, creds)?;
-        Ok(base_of_repository(image, &Arc::new(repository), &wanted, platform)?)
+        Ok(base_of_repository(
+            image,
+            &Arc::new(repository),
+            &wanted,
+            platform,
+        )?)
     }
 }
 
@@ -255,7 +265,9 @@ fn named(
         let is_here = std::fs::symlink_metadata(store.physical(path)).is_ok();
         if !is_here {
             let path = path.absolute();
-            progress.note(&format!("{path}, which the config names, is not in the store"));
+            progress.note(&format!(
+                "{path}, which the config names, is not in the store"
+            ));
         }
         is_here
     });

@@ -19,8 +19,8 @@ use firn_client::{
     credentials::Credential,
     http::Http,
     image::{
-        CONNECTIONS, ImageReport, LayerTrust, RegistryPush, StoreBeside, StoredImage,
-        mount_source, push_stored, push_to_firn, read_history, write_history,
+        CONNECTIONS, ImageReport, LayerTrust, RegistryPush, StoreBeside, StoredImage, mount_source,
+        push_stored, push_to_firn, read_history, write_history,
     },
     local_store::LocalStore,
     registry::Repository,
@@ -80,8 +80,9 @@ impl Args {
             return Ok(Target::Here(name.clone()));
         }
         let Some(name) = self.spec.reference()? else {
-            return Err(Failure::new("the image has no name")
-                .hint("--name NAME:TAG pushes to the Firn server, --to REGISTRY/NAME:TAG anywhere"));
+            return Err(Failure::new("the image has no name").hint(
+                "--name NAME:TAG pushes to the Firn server, --to REGISTRY/NAME:TAG anywhere",
+            ));
         };
         let reference = Reference::parse(&name).map_err(ClientError::from)?;
         Ok(match reference.registry {
@@ -189,7 +190,14 @@ fn keep_beside(
 ) -> Outcome {
     if let Some(format) = args.sbom {
         let (spec, closure) = (&image.spec, &image.closure);
-        sbom::put(repository, spec, closure, &report.digest, &report.image, format)?;
+        sbom::put(
+            repository,
+            spec,
+            closure,
+            &report.digest,
+            &report.image,
+            format,
+        )?;
     }
     if args.history.is_kept() {
         write_history(repository, image, &report.digest, progress);

@@ -62,13 +62,20 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         Some(name) => Some(name.clone()),
         None => args.spec.reference()?,
     };
-    let json = document(&prepared.spec, &prepared.closure, name.as_deref(), args.format)?;
+    let json = document(
+        &prepared.spec,
+        &prepared.closure,
+        name.as_deref(),
+        args.format,
+    )?;
     match &args.output {
         Some(path) => std::fs::write(path, json)
             .map_err(|error| Failure::new(format!("{}: {error}", path.display()))),
         None => {
             let mut stdout = std::io::stdout().lock();
-            Ok(stdout.write_all(&json).and_then(|()| stdout.write_all(b"\n"))?)
+            Ok(stdout
+                .write_all(&json)
+                .and_then(|()| stdout.write_all(b"\n"))?)
         }
     }
 }
@@ -85,7 +92,8 @@ fn document(
         created: &spec.created,
         closure,
     };
-    sbom.to_json(format.into()).map_err(|error| Failure::of(&error))
+    sbom.to_json(format.into())
+        .map_err(|error| Failure::of(&error))
 }
 
 /// Puts the bill beside an image that was just pushed.

@@ -146,14 +146,19 @@ impl SpecArgs {
         self.apply(&mut document.config);
         let of_config = base.map(|(_, base)| base).unwrap_or_default();
         document.annotations.extend(self.annotation.iter().cloned());
-        document.copy_to_root.extend(self.copy_to_root.iter().cloned());
+        document
+            .copy_to_root
+            .extend(self.copy_to_root.iter().cloned());
         document.include_nix_db |= self.nix_database;
         let set = |slot: &mut Option<String>, value: Option<String>| {
             if value.is_some() {
                 *slot = value;
             }
         };
-        set(&mut document.architecture, self.architecture.clone().or(of_config.architecture));
+        set(
+            &mut document.architecture,
+            self.architecture.clone().or(of_config.architecture),
+        );
         set(&mut document.os, of_config.os);
         set(&mut document.from_image, self.from_image.clone());
         set(&mut document.created, self.created.clone());

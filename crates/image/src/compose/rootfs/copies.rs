@@ -1,7 +1,10 @@
 //! Store paths whose contents lie at the root themselves. Where several have a file of one name the first wins;
 //! modes are those of a usual root file system, not the store's, which has no right to write.
 
-use super::{RootConflict, entries::{RootEntries, RootEntry, RootNode}};
+use super::{
+    RootConflict,
+    entries::{RootEntries, RootEntry, RootNode},
+};
 use crate::{
     archive::{
         ArchiveError,
@@ -10,10 +13,7 @@ use crate::{
     spec::CopiedPath,
 };
 use firn_formats::nix::StorePath;
-use std::{
-    os::unix::ffi::OsStrExt,
-    path::Path,
-};
+use std::{os::unix::ffi::OsStrExt, path::Path};
 
 pub(super) fn copy(
     store_dir: &Path,
