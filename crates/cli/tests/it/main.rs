@@ -15,6 +15,7 @@ mod crash;
 mod docs;
 mod firn_commands;
 mod foreign_registry;
+mod image_base;
 mod image_history;
 mod image_spec;
 mod images;

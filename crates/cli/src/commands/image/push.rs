@@ -56,7 +56,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_paths: bool,
     /// Push a bill of materials beside the image, as an artifact that refers to it
-    #[arg(long, value_enum, value_name = "FORM")]
+    #[arg(long, value_enum, value_name = "FORM", conflicts_with = "archive")]
     sbom: Option<sbom::Format>,
     #[command(flatten)]
     spec: SpecArgs,
@@ -97,6 +97,10 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     if let Target::Elsewhere(to) = &target
         && let Some((into, name)) = load::daemon_of(to)
     {
+        if args.archive.is_some() {
+            return Err(Failure::new("--archive goes to registries")
+                .hint("`docker load --input` and `podman load --input` read the file themselves"));
+        }
         return load::push(global, into, name, &args.spec, &args.history, &args.paths);
     }
     let progress = global.progress();

@@ -74,14 +74,7 @@ impl RegistryPush<'_> {
             present,
             progress,
         };
-        let bytes = self
-            .image
-            .closure
-            .paths
-            .iter()
-            .map(|info| info.nar_size)
-            .sum();
-        progress.begin("push", bytes);
+        progress.begin("push", self.image.closure.nar_bytes());
         let sent = below::send(self.repository, self.image, progress)
             .and_then(|below| Ok((below, layers.send()?)));
         progress.end();

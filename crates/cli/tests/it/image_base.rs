@@ -1,0 +1,273 @@
+//! Images upon others, for several platforms, and with a bill of materials beside them: in registries.
+
+use firn_testkit::rigs::{
+    Release,
+    closure::Closure,
+    docker::Docker,
+    ghcr::{Ghcr, Quirks, WRITER},
+    oci_tools::OciTools,
+    podman::Podman,
+    registry::Registry,
+    serve::User,
+    skopeo,
+};
+use serde_json::{Value, json};
+
+const GREETING: &str = "Hello, world!";
+
+fn alone() -> User {
+    User::alone(env!("CARGO_BIN_EXE_firn"))
+}
+
+/// Pushes an image to build upon; gives its layers.
+fn push_base(user: &User, closure: &Closure, to: &str, creds: &[&str]) -> u64 {
+    let fixed = [
+        "image",
+        "push",
+        "--to",
+        to,
+        "--no-paths",
+        "--env",
+        "BASE=1",
+        "--max-layers",
+        "3",
+    ];
+    let libc = closure.path_of("libc6");
+    let report = user.json(&[&fixed, creds, &["--compression", "gzip", &libc]].concat());
+    report["layers_total"].as_u64().unwrap()
+}
+
+/// In a registry like GitHub's the base's layers are mounted from its repository, and sent to another registry.
+#[test]
+fn a_base_in_a_registry_is_mounted_or_copied() {
+    let ghcr = Ghcr::with(Quirks::calm());
+    let closure = Closure::first();
+    let hello = closure.hello();
+    let creds = ["--dest-creds", WRITER];
+    let base = format!("{}/acme/base:1", ghcr.address());
+    let below = push_base(&alone(), &closure, &base, &creds);
+    ghcr.asked();
+
+    let to = format!("{}/acme/app:1", ghcr.address());
+    // crane's validate knows no zstd.
+    let common = [
+        "--from-image",
+        &base,
+        "--entrypoint",
+        &hello,
+        "--compression",
+        "gzip",
+        &closure.root,
+    ];
+    let push = ["image", "push", "--to", &to];
+    let pushed = alone().json(&[&push[..], &creds, &common].concat());
+    let asked = ghcr.asked();
+    let mounts = asked
+        .iter()
+        .filter(|asked| asked.path.contains("from=acme"));
+    let mounted = mounts.filter(|asked| asked.status == 201).count() as u64;
+    assert_eq!(mounted, below, "{asked:#?}");
+    assert_eq!(
+        pushed["layers_sent"].as_u64().unwrap() + below,
+        pushed["layers_total"].as_u64().unwrap(),
+        "{pushed}"
+    );
+    let podman = Podman::new();
+    podman.pull(&to, Some(WRITER)).ok();
+    assert_eq!(podman.run(&to, &[]).ok(), GREETING);
+    let env = podman.inspect(&to, "{{.Config.Env}}").ok();
+    assert!(env.contains("BASE=1"), "{env}");
+
+    let registry = Registry::start();
+    let elsewhere = format!("{}/app:1", registry.address());
+    let push = ["image", "push", "--to", &elsewhere, "--from-creds", WRITER];
+    let arguments = [&push[..], &common].concat();
+    let copied = alone().json(&arguments);
+    assert_eq!(copied["layers_sent"], copied["layers_total"], "{copied}");
+    assert_eq!(copied["digest"], pushed["digest"], "{copied}");
+    let again = alone().json(&arguments);
+    assert_eq!(again["layers_sent"], 0, "{again}");
+    validated(&registry, &elsewhere);
+}
+
+fn validated(registry: &Registry, image: &str) {
+    let server = crate::server();
+    let tools = OciTools::logged_in(&server);
+    tools.crane(&["validate", "--remote", image]).ok();
+    for release in Release::ALL {
+        let copy = tempfile::tempdir().unwrap();
+        let to = format!("dir:{}", copy.path().display());
+        skopeo::copy(release, &["--all"], &format!("docker://{image}"), &to).ok();
+    }
+    assert!(image.starts_with(registry.address()));
+}
+
+/// From a docker-archive of either kind, a layout and the Firn server's own cache, into Firn and a file.
+#[test]
+fn a_base_of_any_kind_runs_everywhere() {
+    let server = crate::server();
+    let admin = User::admin(&server);
+    let closure = Closure::first();
+    let (hello, libc) = (closure.hello(), closure.path_of("libc6"));
+    let mut bases = vec!["base:1".to_owned()];
+    let fixed = [
+        "image",
+        "push",
+        "--name",
+        "base:1",
+        "--compression",
+        "gzip",
+        &libc,
+    ];
+    admin.json(&fixed);
+    for format in ["oci", "oci-archive", "docker-archive", "docker-legacy"] {
+        let file = admin.home().join(format).display().to_string();
+        let fixed = ["image", "build", "--format", format, "--output", &file];
+        admin.json(
+            &[
+                &fixed[..],
+                &["--name", "base:1", "--compression", "gzip", &libc],
+            ]
+            .concat(),
+        );
+        bases.push(file);
+    }
+    let podman = Podman::new();
+    let docker = Docker::start(Release::Bookworm);
+    for (number, base) in bases.iter().enumerate() {
+        let name = format!("app:{number}");
+        let common = [
+            "--from-image",
+            base,
+            "--entrypoint",
+            &hello,
+            "--compression",
+            "gzip",
+        ];
+        let push = ["image", "push", "--name", &name];
+        admin.json(&[&push[..], &common, &[&closure.root]].concat());
+        let image = format!("{}/main/{name}", server.address());
+        podman.pull(&image, None).ok();
+        assert_eq!(podman.run(&image, &[]).ok(), GREETING, "{base}");
+        let file = admin.home().join(format!("app-{number}.tar"));
+        let build = ["image", "build", "--format", "docker-archive", "--output"];
+        let build = [&build[..], &[file.to_str().unwrap(), "--name", &name]].concat();
+        admin.json(&[&build[..], &common, &[&closure.root]].concat());
+        docker.load(&file).ok();
+        assert_eq!(docker.run(&name, &[]).ok(), GREETING, "{base}");
+    }
+}
+
+/// One image for two platforms out of two specs, into a registry and into Firn.
+#[test]
+fn an_index_is_put_together_from_anywhere() {
+    let server = crate::server();
+    let registry = Registry::start();
+    let admin = User::admin(&server);
+    let closure = Closure::first();
+    let spec = |architecture: &str| {
+        let spec = json!({"architecture": architecture, "contents": closure.root, "compressor": "gz",
+            "config": {"Entrypoint": [closure.hello()]}});
+        let file = admin.home().join(format!("{architecture}.json"));
+        std::fs::write(&file, spec.to_string()).unwrap();
+        file.display().to_string()
+    };
+    let one = |architecture: &str| format!("{}/team/one:{architecture}", registry.address());
+    let mut members = Vec::new();
+    for architecture in ["arm64", "amd64"] {
+        let (spec, to) = (spec(architecture), one(architecture));
+        admin.json(&["image", "push", "--no-paths", "--spec", &spec, "--to", &to]);
+        members.push(to);
+    }
+    let to = format!("{}/team/all:1", registry.address());
+    let index = admin.json(&["image", "index", "--to", &to, &members[0], &members[1]]);
+    assert_eq!(
+        index["platforms"],
+        json!(["linux/amd64", "linux/arm64"]),
+        "{index}"
+    );
+    assert_eq!(index["blobs_sent"], 0, "they are mounted: {index}");
+    let turned = admin.json(&["image", "index", "--to", &to, &members[1], &members[0]]);
+    assert_eq!(index["digest"], turned["digest"]);
+    validated(&registry, &to);
+
+    let layout = admin.home().join("arm64").display().to_string();
+    let spec = spec("arm64");
+    admin.json(&[
+        "image", "build", "--format", "oci", "--spec", &spec, "--output", &layout,
+    ]);
+    let here = admin.json(&["image", "index", "--name", "all:1", &one("amd64"), &layout]);
+    assert_eq!(here["digest"], index["digest"], "{here}");
+    let image = format!("{}/main/all:1", server.address());
+    let tools = OciTools::logged_in(&server);
+    tools.crane(&["validate", "--remote", &image]).ok();
+    let podman = Podman::new();
+    podman.pull(&image, None).ok();
+    assert_eq!(podman.run(&image, &[]).ok(), GREETING);
+    let twice = [
+        "image",
+        "index",
+        "--name",
+        "all:2",
+        &one("amd64"),
+        &one("amd64"),
+    ];
+    assert_eq!(admin.json(&twice)["platforms"], json!(["linux/amd64"]));
+}
+
+/// Beside the image, by the list of referrers or the tag that stands in for it; the same for the same closure.
+#[test]
+fn a_bill_of_materials_goes_beside_the_image() {
+    let server = crate::server();
+    let registry = Registry::start();
+    let closure = Closure::first();
+    let admin = User::admin(&server);
+    let to = format!("{}/team/app:1", registry.address());
+    let tools = OciTools::logged_in(&server);
+    let here = format!("{}/main/app:1", server.address());
+    for (form, kind) in [
+        ("spdx", "application/spdx+json"),
+        ("cyclonedx", "application/vnd.cyclonedx+json"),
+    ] {
+        let fixed = ["image", "push", "--sbom", form, &closure.root];
+        admin.json(&[&fixed[..], &["--to", &to]].concat());
+        admin.json(&[&fixed[..], &["--name", "app:1"]].concat());
+        for image in [&to, &here] {
+            let asked = [
+                "discover",
+                "--plain-http",
+                "--format",
+                "json",
+                "--artifact-type",
+                kind,
+                image,
+            ];
+            let found: Value = serde_json::from_str(&tools.oras(&asked).ok()).unwrap();
+            assert_eq!(
+                found["referrers"].as_array().map(Vec::len),
+                Some(1),
+                "{found}"
+            );
+        }
+        let text = |user: &User| {
+            let arguments = [
+                "image",
+                "sbom",
+                "--name",
+                "app:1",
+                "--format",
+                form,
+                &closure.root,
+            ];
+            user.firn(&arguments).ok()
+        };
+        assert_eq!(text(&alone()), text(&alone()));
+        let bill: Value = serde_json::from_str(&text(&admin)).unwrap();
+        for path in &closure.paths {
+            assert!(
+                bill.to_string().contains(path.as_str()),
+                "{path} is not in {bill}"
+            );
+        }
+    }
+}
