@@ -21,6 +21,8 @@ const VERSION: u32 = 1;
 pub enum SpecError {
     #[error("it is longer than {SPEC_BYTES_MAX} bytes")]
     TooLarge,
+    #[error("it is no JSON object")]
+    Shape,
     #[error("it is no image spec")]
     Json(#[from] serde_json::Error),
     #[error("it is of version {0}; version {VERSION} is known")]
@@ -142,6 +144,10 @@ impl SpecDocument {
     pub fn parse(json: &[u8]) -> Result<Self, SpecError> {
         if json.len() > SPEC_BYTES_MAX {
             return Err(SpecError::TooLarge);
+        }
+        // A list would be taken for the fields in their order.
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return Err(SpecError::Shape);
         }
         let document: Self = serde_json::from_slice(json)?;
         match document.version {
@@ -287,7 +293,8 @@ mod tests {
             (r#"{"entrypoint": []}"#, "unknown field"),
             (r#"{"version": 2}"#, "version 2"),
             (r#"{"users": [{"name": "a:b", "uid": 1}]}"#, "cannot stand"),
-            (r#"[]"#, "no image spec"),
+            ("[]", "no JSON object"),
+            ("{", "no image spec"),
         ] {
             let error = SpecDocument::parse(json.as_bytes()).unwrap_err();
             let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -328,7 +335,7 @@ mod tests {
         };
         let mut texts = texts_of_config(&config).unwrap();
         texts.sort();
-        assert_eq!(texts.len(), 4, "{texts:?}");
+        assert_eq!(texts.len(), 5, "{texts:?}");
         assert!(store_path(&texts[0]).is_ok(), "{texts:?}");
     }
 }
