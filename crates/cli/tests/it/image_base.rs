@@ -7,6 +7,7 @@ use firn_testkit::rigs::{
     ghcr::{Ghcr, Quirks, WRITER},
     oci_tools::OciTools,
     podman::Podman,
+    program::{self, run},
     registry::Registry,
     serve::User,
     skopeo,
@@ -169,9 +170,7 @@ fn an_index_is_put_together_from_anywhere() {
     let spec = |architecture: &str| {
         let spec = json!({"architecture": architecture, "contents": closure.root, "compressor": "gz",
             "config": {"Entrypoint": [closure.hello()]}});
-        let file = admin.home().join(format!("{architecture}.json"));
-        std::fs::write(&file, spec.to_string()).unwrap();
-        file.display().to_string()
+        write(&admin, &spec)
     };
     let one = |architecture: &str| format!("{}/team/one:{architecture}", registry.address());
     let mut members = Vec::new();
@@ -271,4 +270,75 @@ fn a_bill_of_materials_goes_beside_the_image() {
             );
         }
     }
+}
+
+/// A root file system with Debian's links, a shell and what that needs; gives the layer.
+fn shell_layer(tools: &OciTools) -> String {
+    let root = tools.folder().join("rootfs");
+    for folder in ["usr/bin", "usr/lib", "usr/lib64"] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    for name in ["bin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name)).unwrap();
+    }
+    let libraries = run(program::command("ldd").arg("/bin/sh")).ok();
+    let words = libraries
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'));
+    for file in words.chain(["/bin/sh"]) {
+        let place = root.join(file.trim_start_matches('/'));
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::copy(file, place).unwrap();
+    }
+    let tar = tools.folder().join("shell.tar").display().to_string();
+    run(program::command("tar")
+        .args(["-cf", &tar, "-C"])
+        .arg(&root)
+        .arg("."))
+    .ok();
+    tar
+}
+
+/// Links over a base whose `/bin` is a link itself: its shell still runs, and finds what was linked.
+#[test]
+fn a_base_like_debians_keeps_its_programs() {
+    let server = crate::server();
+    let tools = OciTools::logged_in(&server);
+    let admin = User::admin(&server);
+    let closure = Closure::first();
+    let base = format!("{}/main/shell:1", server.address());
+    let layer = shell_layer(&tools);
+    tools
+        .crane(&["append", "--oci-empty-base", "-f", &layer, "-t", &base])
+        .ok();
+    tools
+        .crane(&[
+            "mutate",
+            &base,
+            "--set-platform",
+            "linux/amd64",
+            "-t",
+            &base,
+        ])
+        .ok();
+    let hello = closure.path_of("hello-2");
+    let podman = Podman::new();
+    for (tag, how) in [("linked", vec![]), ("copied", vec!["--copy-to-root"])] {
+        let name = format!("app:{tag}");
+        let fixed = ["image", "push", "--name", &name, "--from-image", "shell:1"];
+        let program = ["--entrypoint", "/bin/sh", "--cmd", "-c", "--cmd", "hello"];
+        let root = [&how[..], &[hello.as_str()]].concat();
+        let spec = write(&admin, &json!({}));
+        let pushed = [&fixed[..], &["--spec", &spec], &program, &root].concat();
+        admin.json(&pushed);
+        let image = format!("{}/main/{name}", server.address());
+        podman.pull(&image, None).ok();
+        assert_eq!(podman.run(&image, &[]).ok(), GREETING, "{tag}");
+    }
+}
+
+fn write(user: &User, spec: &Value) -> String {
+    let file = user.home().join("spec.json");
+    std::fs::write(&file, spec.to_string()).unwrap();
+    file.display().to_string()
 }
