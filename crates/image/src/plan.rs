@@ -87,6 +87,16 @@ impl std::fmt::Display for Algorithm {
     }
 }
 
+/// A store path's name without its version: what is the same thing in two revisions.
+pub fn name_key(name: &str) -> String {
+    names::key(name)
+}
+
+/// For each layer (of indices) the probability that the next revision has it no more, by what [`history`] believes.
+pub fn risks(closure: &Closure, layers: &[Vec<usize>], history: &History) -> Vec<f64> {
+    history::risks(closure, &Graph::new(closure), layers, history)
+}
+
 /// Groups the closure's paths (indices) into at most `max_layers` (at least one, if there
 /// are paths); lowest layer first, no layer empty, each sorted by name.
 pub fn plan(

@@ -79,6 +79,23 @@ pub(super) fn closure(
     walked
 }
 
+/// Those of the paths that are valid here.
+pub(super) fn valid(
+    connection: &Connection,
+    database: &Path,
+    paths: &[StorePath],
+) -> Result<Vec<StorePath>> {
+    let sql = |source| fault(database, source);
+    let mut walk = Walk::new(connection).map_err(sql)?;
+    let mut found = Vec::new();
+    for path in paths {
+        if walk.root(path).map_err(sql)?.is_some() {
+            found.push(path.clone());
+        }
+    }
+    Ok(found)
+}
+
 fn fault(database: &Path, source: rusqlite::Error) -> ClientError {
     ClientError::NixDatabase {
         path: database.to_path_buf(),

@@ -103,6 +103,17 @@ impl LocalStore {
         Ok(Closure::new(infos, roots.to_vec())?)
     }
 
+    /// The closure of those of the paths that are here; of none where there is no database to be read.
+    pub fn closure_of_valid(&self, paths: &[StorePath]) -> Result<Closure> {
+        let file = self.database_path();
+        let Ok(connection) = database::open(&file) else {
+            return Ok(Closure::default());
+        };
+        let roots = database::valid(&connection, &file, paths)?;
+        let infos = database::closure(&connection, &file, &roots)?;
+        Ok(Closure::new(infos, roots)?)
+    }
+
     /// The paths alone, without their references.
     pub fn paths(&self, roots: &[StorePath]) -> Result<Vec<PathInfo>> {
         let closure = self.closure(roots)?;

@@ -35,6 +35,7 @@ pub use past::{History, Name, Revision};
 use super::{Bits, Graph};
 use crate::closure::Closure;
 use merge::Cluster;
+use past::Since;
 use std::collections::BTreeMap;
 
 /// Revisions over which what a plan costs is weighed against what touching a layer costs now. The results
@@ -59,22 +60,8 @@ pub(super) fn group(
     history: &History,
 ) -> Vec<Vec<usize>> {
     let names = &graph.names;
-    let place = |i: usize| names.rank[i];
-    let reach = |&i: &usize| {
-        let mut reach = Bits::new(names.order.len());
-        reach.insert(place(i));
-        let dependencies = graph.dependencies[i].iter();
-        dependencies.for_each(|d| reach.insert(place(d)));
-        reach
-    };
     let since = history.since(closure, graph);
-    let rates = rates::of(graph, &since);
-    let problem = Problem {
-        sizes: names.order.iter().map(|&i| size(closure, i)).collect(),
-        reach: names.order.iter().map(reach).collect(),
-        stays: names.order.iter().map(|&i| 1.0 - rates[i]).collect(),
-        limit,
-    };
+    let problem = Problem::new(closure, graph, &since, limit);
     let standing = history.standing(&since);
     let standing: Vec<Option<u32>> = names.order.iter().map(|&i| standing[i]).collect();
     let clusters = merge::down_to_limit(&problem, problem.clusters(&standing));
@@ -87,12 +74,49 @@ pub(super) fn group(
         .collect()
 }
 
+/// risk(L) of each layer.
+pub(super) fn risks(
+    closure: &Closure,
+    graph: &Graph,
+    layers: &[Vec<usize>],
+    history: &History,
+) -> Vec<f64> {
+    let since = history.since(closure, graph);
+    let problem = Problem::new(closure, graph, &since, layers.len());
+    let risk = |layer: &Vec<usize>| {
+        let mut reach = Bits::new(problem.reach.len());
+        let places = layer.iter().map(|&path| graph.names.rank[path]);
+        places.for_each(|place| reach.add_all(&problem.reach[place]));
+        1.0 - problem.stay(&reach)
+    };
+    layers.iter().map(risk).collect()
+}
+
 /// Sums of sizes stay far below 2⁵³, where every integer has its own number.
 fn size(closure: &Closure, path: usize) -> f64 {
     closure.paths[path].nar_size as f64
 }
 
 impl Problem {
+    fn new(closure: &Closure, graph: &Graph, since: &Since<'_>, limit: usize) -> Self {
+        let names = &graph.names;
+        let place = |i: usize| names.rank[i];
+        let reach = |&i: &usize| {
+            let mut reach = Bits::new(names.order.len());
+            reach.insert(place(i));
+            let dependencies = graph.dependencies[i].iter();
+            dependencies.for_each(|d| reach.insert(place(d)));
+            reach
+        };
+        let rates = rates::of(graph, since);
+        Self {
+            sizes: names.order.iter().map(|&i| size(closure, i)).collect(),
+            reach: names.order.iter().map(reach).collect(),
+            stays: names.order.iter().map(|&i| 1.0 - rates[i]).collect(),
+            limit,
+        }
+    }
+
     /// Probability that nothing of these changes.
     fn stay(&self, reach: &Bits) -> f64 {
         reach.iter().fold(1.0, |stay, d| stay * self.stays[d])

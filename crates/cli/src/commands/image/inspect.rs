@@ -1,19 +1,23 @@
 //! `firn image inspect`.
 
-use super::push::local_reference;
+use super::{
+    layers::{self, Row, ShowArgs},
+    push::local_reference,
+    subject::{self, Kind, Origin},
+};
 use crate::{
     context::Global,
-    failure::{Failure, Outcome},
+    failure::Outcome,
     output::{show, table},
     units::bytes,
 };
 use firn_client::{
-    ClientError, credentials::Credential, http::Http, image::StoredImage, registry::Repository,
+    ClientError, credentials::Credential, http::Http, local_store::LocalStore, registry::Repository,
 };
 use firn_formats::admin::ImageView;
-use firn_formats::oci::{Digest, ImageConfig, Index, Manifest, Reference};
+use firn_formats::oci::{ImageConfig, Manifest, Reference};
+use firn_image::view::ViewLayer;
 use serde::Serialize;
-use std::path::Path;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -23,6 +27,8 @@ pub(crate) struct Args {
     /// Credentials for another registry [default: docker's config]
     #[arg(long, value_name = "USER:TOKEN")]
     creds: Option<String>,
+    #[command(flatten)]
+    show: ShowArgs,
 }
 
 #[derive(Serialize)]
@@ -30,55 +36,57 @@ struct Report {
     digest: String,
     manifest: Manifest,
     config: ImageConfig,
+    layers: Vec<Row>,
     /// What the other images of its cache share with it; of a Firn server's images.
     #[serde(skip_serializing_if = "Option::is_none")]
     sharing: Option<ImageView>,
 }
 
 pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
-    let path = Path::new(&args.image);
-    let report = if path.exists() {
-        from_file(path)?
-    } else {
-        from_registry(global, args)?
-    };
-    show(global.json, &report, text)
-}
-
-fn malformed(what: &str, error: &serde_json::Error) -> Failure {
-    Failure::new(format!("malformed {what}: {error}"))
-}
-
-fn from_file(path: &Path) -> Outcome<Report> {
-    let stored = StoredImage::open(path, None)?;
-    let (bytes, config) = stored.documents()?;
-    read(&bytes, &config)
-}
-
-fn from_registry(global: &Global, args: &Args) -> Outcome<Report> {
-    let (repository, tag) = repository(global, &args.image, args.creds.as_deref())?;
-    let absent = || Failure::new(format!("there is no image {}", args.image));
-    let raw = repository.manifest(&tag)?.ok_or_else(absent)?;
-    let bytes = match serde_json::from_slice::<Index>(&raw.bytes) {
-        Ok(index) if !index.manifests.is_empty() => {
-            let digest = index.manifests[0].digest.to_string();
-            repository.manifest(&digest)?.ok_or_else(absent)?.bytes
+    let progress = global.progress();
+    let creds = args.creds.as_deref();
+    let others = args.show.others(global, creds, &progress)?;
+    let made = subject::made(global, &args.image, creds, &progress)?;
+    let facts = made.facts(&LocalStore::from_environment())?;
+    let sharing = sharing(global, args)?;
+    let mut rows = layers::rows(&made, &facts, &others);
+    for (row, layer) in rows.iter_mut().zip(&made.view.layers) {
+        row.other_images = others_of(sharing.as_ref(), layer);
+    }
+    args.show.draw(&args.image, &facts, &rows)?;
+    match made.origin {
+        Origin::Plan(_) => Ok(()),
+        Origin::Made(made) => {
+            let report = Report {
+                digest: made.digest,
+                manifest: made.manifest,
+                config: made.config,
+                layers: rows,
+                sharing,
+            };
+            show(global.json, &report, text)
         }
-        _ => raw.bytes,
-    };
-    let manifest: Manifest =
-        serde_json::from_slice(&bytes).map_err(|error| malformed("manifest", &error))?;
-    let mut report = read(&bytes, &repository.blob(&manifest.config.digest)?)?;
-    report.sharing = sharing(global, args, &tag)?;
-    Ok(report)
+    }
+}
+
+fn others_of(sharing: Option<&ImageView>, layer: &ViewLayer) -> Option<u64> {
+    let digest = layer.digest.as_ref()?.to_string();
+    let mut contents = sharing?.contents.iter();
+    contents
+        .find(|known| known.digest == digest)
+        .map(|known| known.other_images)
 }
 
 /// What the server says of the image's layers, if it lies in a Firn server's cache under a tag.
-fn sharing(global: &Global, args: &Args, tag: &str) -> Outcome<Option<ImageView>> {
+fn sharing(global: &Global, args: &Args) -> Outcome<Option<ImageView>> {
+    if subject::kind(&args.image) != Kind::Reference {
+        return Ok(None);
+    }
     let reference = Reference::parse(&args.image).map_err(ClientError::from)?;
     if reference.registry.is_some() || reference.digest.is_some() {
         return Ok(None);
     }
+    let tag = reference.tag.as_ref().map_or("latest", |tag| tag.as_str());
     let image = format!("{}:{tag}", reference.name.as_str());
     let found = global.connect()?.images(&global.cache, Some(&image))?;
     Ok(found.into_iter().next())
@@ -106,16 +114,6 @@ pub(super) fn repository(
     Ok((repository, wanted))
 }
 
-fn read(manifest: &[u8], config: &[u8]) -> Outcome<Report> {
-    Ok(Report {
-        digest: Digest::from(firn_formats::Sha256::of(manifest)).to_string(),
-        manifest: serde_json::from_slice(manifest)
-            .map_err(|error| malformed("manifest", &error))?,
-        config: serde_json::from_slice(config).map_err(|error| malformed("config", &error))?,
-        sharing: None,
-    })
-}
-
 fn text(report: &Report) -> String {
     let run = &report.config.config;
     let words = |words: &Option<Vec<String>>| words.as_ref().map(|words| words.join(" "));
@@ -139,31 +137,7 @@ fn text(report: &Report) -> String {
         .filter_map(|(name, value)| Some(vec![name.to_owned(), value?]))
         .collect();
     let mut out = table(&rows);
-    let history = report
-        .config
-        .history
-        .iter()
-        .filter(|entry| entry.empty_layer != Some(true));
-    let comments: Vec<String> = history
-        .map(|entry| entry.created_by.clone().unwrap_or_default())
-        .collect();
-    let layers: Vec<Vec<String>> = report
-        .manifest
-        .layers
-        .iter()
-        .enumerate()
-        .map(|(index, layer)| {
-            let digest = layer.digest.to_string();
-            let comment = comments.get(index).cloned().unwrap_or_default();
-            vec![
-                digest.chars().take(19).collect(),
-                bytes(layer.size),
-                shared(report, &digest),
-                comment.chars().take(100).collect(),
-            ]
-        })
-        .collect();
-    out.push_str(&table(&layers));
+    out.push_str(&layers::text(&report.layers));
     out.push_str(&format!(
         "{} layers, {}",
         report.manifest.layers.len(),
@@ -174,15 +148,4 @@ fn text(report: &Report) -> String {
         out.push_str(&format!(", {own} in no other image of the cache"));
     }
     out
-}
-
-fn shared(report: &Report, digest: &str) -> String {
-    let contents = report.sharing.iter().flat_map(|sharing| &sharing.contents);
-    let mut found = contents.filter(|layer| layer.digest == digest);
-    match found.next().map(|layer| layer.other_images) {
-        None => String::new(),
-        Some(0) => "its own".to_owned(),
-        Some(1) => "in 1 other".to_owned(),
-        Some(count) => format!("in {count} others"),
-    }
 }

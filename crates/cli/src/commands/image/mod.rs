@@ -1,9 +1,12 @@
 //! `firn image`.
 
 mod build;
+mod diff;
 mod history;
 mod index;
 mod inspect;
+mod layers;
+mod lint;
 mod list;
 mod load;
 mod plan;
@@ -12,6 +15,7 @@ mod push;
 mod replay;
 mod sbom;
 mod spec_args;
+mod subject;
 
 use crate::{context::Global, failure::Outcome};
 
@@ -33,6 +37,10 @@ pub(crate) enum Command {
     List(list::Args),
     /// Show an image of a registry, an archive or a layout
     Inspect(inspect::Args),
+    /// Say which layers of an image are pushed over another one, and which path or setting caused each
+    Diff(diff::Args),
+    /// Find what should not be in an image: what it costs, and by way of what it got in
+    Lint(lint::Args),
     /// Show what an algorithm would have pushed over a series of revisions, each planned knowing the past alone
     Replay(replay::Args),
 }
@@ -47,6 +55,8 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
         Command::Sbom(args) => sbom::run(global, &args),
         Command::List(args) => list::run(global, &args),
         Command::Inspect(args) => inspect::run(global, &args),
+        Command::Diff(args) => diff::run(global, &args),
+        Command::Lint(args) => lint::run(global, &args),
         Command::Replay(args) => replay::run(global, &args),
     }
 }

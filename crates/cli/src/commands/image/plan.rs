@@ -1,14 +1,15 @@
 //! `firn image plan`.
 
-use super::{history::HistoryArgs, prepare::Rights, spec_args::SpecArgs};
-use crate::{
-    context::Global,
-    failure::Outcome,
-    output::{show, table},
-    units::bytes,
+use super::{
+    history::HistoryArgs,
+    layers::{self, Row, ShowArgs},
+    prepare::Rights,
+    spec_args::SpecArgs,
+    subject,
 };
+use crate::{context::Global, failure::Outcome, output::show, units::bytes};
 use firn_client::local_store::LocalStore;
-use firn_image::{compose::PlannedImage, plan::History};
+use firn_image::{compose::PlannedImage, plan::History, view::View};
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -21,6 +22,8 @@ pub(crate) struct Args {
     spec: SpecArgs,
     #[command(flatten)]
     history: HistoryArgs,
+    #[command(flatten)]
+    show: ShowArgs,
 }
 
 #[derive(Serialize)]
@@ -34,14 +37,14 @@ struct Report {
 
 #[derive(Serialize)]
 struct Layer {
-    key: String,
-    bytes: u64,
-    /// Base names.
-    paths: Vec<String>,
+    /// None of a base image's layers that Firn has not made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
     /// How many paths of the closure this layer changes with: its own and all they refer to. A store
     /// path is named anew whenever one of these is.
     changes_with: usize,
-    comment: String,
+    #[serde(flatten)]
+    row: Row,
 }
 
 pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
@@ -50,34 +53,32 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     let history = args
         .history
         .read(global, None, &progress, History::default)?;
-    let rights = Rights::of(global);
-    let image = args
-        .spec
-        .plan(&store, rights, &args.paths, history, &progress)?;
-    show(global.json, &report(&image), text)
+    let others = args.show.others(global, None, &progress)?;
+    let subject = subject::planned(&args.spec, &store, Rights::of(global), &args.paths, history, &progress)?;
+    let facts = subject.facts(&store)?;
+    let rows = layers::rows(&subject, &facts, &others);
+    args.show.draw(&args.paths.join(" "), &facts, &rows)?;
+    let Some(image) = subject.plan() else {
+        return Ok(());
+    };
+    show(global.json, &report(image, &subject.view, rows), text)
 }
 
-fn report(image: &PlannedImage) -> Report {
+fn report(image: &PlannedImage, view: &View, rows: Vec<Row>) -> Report {
     let dependencies = image.closure.dependencies();
-    let layers = image
-        .layers
-        .iter()
-        .map(|layer| Layer {
+    let none = Vec::new();
+    let below = image.base_layers().iter().map(|_| &none);
+    let own = image.layers.iter().map(|layer| &layer.paths);
+    let layers: Vec<Layer> = below
+        .chain(own)
+        .zip(&view.layers)
+        .zip(rows)
+        .map(|((paths, layer), row)| Layer {
             key: layer.key.clone(),
-            bytes: layer
-                .paths
-                .iter()
-                .map(|path| image.closure.paths[*path].nar_size)
-                .sum(),
-            paths: layer
-                .paths
-                .iter()
-                .map(|path| image.closure.paths[*path].path.to_string())
-                .collect(),
-            changes_with: reachable(&dependencies, &layer.paths),
-            comment: layer.comment.clone(),
+            changes_with: reachable(&dependencies, paths),
+            row,
         })
-        .collect::<Vec<_>>();
+        .collect();
     Report {
         layers_total: layers.len(),
         paths_total: image.closure.paths.len(),
@@ -100,42 +101,16 @@ fn reachable(dependencies: &[Vec<usize>], from: &[usize]) -> usize {
 }
 
 fn text(report: &Report) -> String {
-    let mut rows = vec![
-        ["layer", "size", "paths", "changes with", "holds"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    for (number, layer) in report.layers.iter().enumerate() {
-        rows.push(vec![
-            (number + 1).to_string(),
-            bytes(layer.bytes),
-            layer.paths.len().to_string(),
-            match layer.changes_with {
-                1 => "1 path".to_owned(),
-                count => format!("{count} paths"),
-            },
-            names(layer),
-        ]);
-    }
+    let rows: Vec<Row> = report
+        .layers
+        .iter()
+        .map(|layer| layer.row.clone())
+        .collect();
     format!(
         "{}{} layers, {} paths, {}",
-        table(&rows),
+        layers::text(&rows),
         report.layers_total,
         report.paths_total,
         bytes(report.bytes_total)
     )
-}
-
-/// Names without hashes, the first few.
-fn names(layer: &Layer) -> String {
-    const SHOWN: usize = 4;
-    if layer.paths.is_empty() {
-        return layer.comment.clone();
-    }
-    let name = |path: &String| path.get(33..).unwrap_or(path).to_owned();
-    let shown: Vec<String> = layer.paths.iter().take(SHOWN).map(name).collect();
-    match layer.paths.len().saturating_sub(SHOWN) {
-        0 => shown.join(" "),
-        more => format!("{} and {more} more", shown.join(" ")),
-    }
 }
