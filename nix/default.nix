@@ -22,19 +22,20 @@ let
   buildImage =
     args@{
       name,
-      tag ? "latest",
+      tag ? null,
       passthru ? { },
       meta ? { },
       ...
     }:
     let
+      imageTag = if tag == null then "latest" else tag;
       fields = specOf (
         builtins.removeAttrs args [
           "passthru"
           "meta"
         ]
         // {
-          inherit name tag;
+          tag = imageTag;
         }
       );
       # "ghcr.io/acme/app" is a name for a registry, and not for a store path.
@@ -42,14 +43,18 @@ let
       spec = build.spec "image-${label}.json" fields;
       program = programs.of {
         inherit binary spec;
-        image = "${name}:${tag}";
+        image = "${name}:${imageTag}";
       };
     in
     spec
     // {
-      inherit passthru meta spec;
+      inherit
+        passthru
+        meta
+        spec
+        imageTag
+        ;
       imageName = name;
-      imageTag = tag;
       # Programs: `nix run .#app.copyToRegistry -- --dest-creds USER:TOKEN ghcr.io/acme/app:1`.
       copyToRegistry = program "copy-to-registry";
       copyToDockerDaemon = program "copy-to-docker-daemon";
