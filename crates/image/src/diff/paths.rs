@@ -25,6 +25,9 @@ pub(super) struct Paths<'a> {
     /// For each new path what it was, if it was there.
     was: HashMap<&'a StorePath, &'a StorePath>,
     became: HashMap<&'a StorePath, &'a StorePath>,
+    /// For each path that the old image has not, what it refers to that the old image has not.
+    fresh: HashMap<&'a StorePath, Vec<&'a StorePath>>,
+    culprits: HashMap<&'a StorePath, BTreeSet<&'a StorePath>>,
 }
 
 impl<'a> Paths<'a> {
@@ -32,13 +35,51 @@ impl<'a> Paths<'a> {
         let old_layers = places(old);
         let new_layers = places(new);
         let was = pairs(&old_layers, &new_layers);
-        Self {
+        let mut paths = Self {
             facts,
             became: was.iter().map(|(new, old)| (*old, *new)).collect(),
             was,
             old_layers,
             new_layers,
+            fresh: HashMap::new(),
+            culprits: HashMap::new(),
+        };
+        paths.fresh = paths.find_fresh();
+        paths.culprits = paths.find_culprits();
+        paths
+    }
+
+    fn find_fresh(&self) -> HashMap<&'a StorePath, Vec<&'a StorePath>> {
+        let is_new = |path: &&StorePath| !self.old_layers.contains_key(*path);
+        let references = |path: &StorePath| {
+            let all = self.facts.references(path).into_iter().flatten();
+            let known = all.filter_map(|reference| self.new_layers.get_key_value(reference));
+            known.map(|(path, _)| *path).filter(is_new).collect()
+        };
+        let paths = self.new_layers.keys().copied().filter(is_new);
+        paths.map(|path| (path, references(path))).collect()
+    }
+
+    /// References first. What is renamed for no reason that is known is its own culprit.
+    fn find_culprits(&self) -> HashMap<&'a StorePath, BTreeSet<&'a StorePath>> {
+        let mut culprits: HashMap<&StorePath, BTreeSet<&StorePath>> = HashMap::new();
+        let mut open: Vec<(&StorePath, bool)> = self.fresh.keys().map(|p| (*p, false)).collect();
+        let mut entered = HashSet::new();
+        while let Some((path, is_left)) = open.pop() {
+            let references = &self.fresh[path];
+            if is_left {
+                let below = references.iter().filter_map(|below| culprits.get(below));
+                let mut found: BTreeSet<&StorePath> = below.flatten().copied().collect();
+                if found.is_empty() || self.fate(path) != Fate::Renamed {
+                    found.insert(path);
+                }
+                culprits.insert(path, found);
+            } else if entered.insert(path) {
+                open.push((path, true));
+                open.extend(references.iter().map(|below| (*below, false)));
+            }
         }
+        culprits
     }
 
     /// Of its NAR; 0 if that is not known.
@@ -65,7 +106,7 @@ impl<'a> Paths<'a> {
     }
 
     pub(super) fn is_new(&self, path: &StorePath) -> bool {
-        self.new_layers.contains_key(path) && !self.old_layers.contains_key(path)
+        self.fresh.contains_key(path)
     }
 
     pub(super) fn fate(&self, path: &StorePath) -> Fate {
@@ -77,21 +118,13 @@ impl<'a> Paths<'a> {
                 let sizes = (self.facts.size(was), self.facts.size(path));
                 let resized = matches!(sizes, (Some(a), Some(b)) if a != b);
                 let known = self.facts.references(path).is_some();
-                match self.renamed_references(path).next() {
-                    Some(_) if !resized => Fate::Renamed,
-                    None if !known && !resized => Fate::Renamed,
+                match self.fresh.get(path).is_some_and(|fresh| !fresh.is_empty()) {
+                    true if !resized => Fate::Renamed,
+                    false if !known && !resized => Fate::Renamed,
                     _ => Fate::Changed,
                 }
             }
         }
-    }
-
-    fn renamed_references(&self, path: &StorePath) -> impl Iterator<Item = &'a StorePath> {
-        let references = self.facts.references(path).into_iter().flatten();
-        references.filter_map(|reference| {
-            let (known, _) = self.new_layers.get_key_value(reference)?;
-            self.is_new(known).then_some(*known)
-        })
     }
 
     /// From what a path refers to down to the nearest thing that changed by itself; empty if that is not known.
@@ -110,7 +143,7 @@ impl<'a> Paths<'a> {
                 chain.reverse();
                 return chain;
             }
-            for reference in self.renamed_references(next) {
+            for reference in self.fresh.get(next).into_iter().flatten().copied() {
                 if seen.insert(reference) {
                     came_from.insert(reference, next);
                     queue.push_back(reference);
@@ -122,30 +155,15 @@ impl<'a> Paths<'a> {
 
     /// What a path has another name for: itself, or what it refers to, directly or not; or itself where what it
     /// refers to is not known.
-    pub(super) fn culprits(&self, path: &'a StorePath) -> BTreeSet<&'a StorePath> {
-        let mut found = BTreeSet::new();
-        if !self.is_new(path) {
-            return found;
-        }
-        let mut open = vec![path];
-        let mut seen = HashSet::from([path]);
-        while let Some(next) = open.pop() {
-            let before = open.len();
-            open.extend(self.renamed_references(next).filter(|r| seen.insert(r)));
-            if self.fate(next) != Fate::Renamed || (next == path && open.len() == before) {
-                found.insert(next);
-            }
-        }
-        found
+    pub(super) fn culprits(&self, path: &StorePath) -> impl Iterator<Item = &'a StorePath> {
+        self.culprits.get(path).into_iter().flatten().copied()
     }
 
     /// For each culprit, how many paths it has renamed.
     pub(super) fn renamed_by(&self) -> BTreeMap<String, usize> {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for path in self.new_layers.keys() {
-            for culprit in self.culprits(path) {
-                *counts.entry(culprit.to_string()).or_default() += 1;
-            }
+        for culprit in self.culprits.values().flatten() {
+            *counts.entry(culprit.to_string()).or_default() += 1;
         }
         counts
     }
