@@ -323,7 +323,12 @@ fn causes(layers: &[LayerDiff], new: &View, paths: &Paths<'_>) -> Vec<Cause> {
         // Where something changed, what came and went besides cost nothing more.
         if culprits.is_empty() {
             for reason in &layer.reasons {
-                blame(reason.what, reason.path.clone(), layer, None, reason.bytes);
+                match reason.what {
+                    What::MovedIn | What::MovedOut => {
+                        blame(What::MovedIn, String::new(), layer, None, 0)
+                    }
+                    what => blame(what, reason.path.clone(), layer, None, reason.bytes),
+                }
             }
         }
     }

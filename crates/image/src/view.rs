@@ -74,14 +74,23 @@ impl View {
     /// Of an image that could be made.
     pub fn of_plan(image: &PlannedImage) -> Self {
         let info = |path: &usize| &image.closure.paths[*path];
-        let layers = image.layers.iter().map(|layer| ViewLayer {
-            digest: None,
-            diff_id: None,
-            key: Some(layer.key.clone()),
-            bytes: layer.paths.iter().map(|path| info(path).nar_size).sum(),
-            paths: layer.paths.iter().map(|p| info(p).path.clone()).collect(),
-            comment: layer.comment.clone(),
-        });
+        // Root files are all in memory; of store paths nothing is read.
+        let of_files = |place: usize| image.layer_archive(place).map_or(0, |tar| tar.length());
+        let layers = image
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(place, layer)| ViewLayer {
+                digest: None,
+                diff_id: None,
+                key: Some(layer.key.clone()),
+                bytes: match layer.paths.is_empty() {
+                    true => of_files(place),
+                    false => layer.paths.iter().map(|path| info(path).nar_size).sum(),
+                },
+                paths: layer.paths.iter().map(|p| info(p).path.clone()).collect(),
+                comment: layer.comment.clone(),
+            });
         let spec = &image.spec;
         Self {
             layers: layers.collect(),

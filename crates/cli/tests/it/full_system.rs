@@ -20,7 +20,7 @@ const PEAK: &str = "import os, sys; child = os.spawnv(os.P_NOWAIT, sys.argv[1], 
 fn system(folder: &Path, updates: &[&str]) -> String {
     let mut make = command("python3");
     make.arg(workspace().join("tools/mkstore"))
-        .args(["--paths", "1050", "--megabytes", "60"]);
+        .args(["--megabytes", "60"]);
     for update in updates {
         make.args(["--update", update]);
     }
@@ -71,7 +71,7 @@ fn a_system_of_a_thousand_paths_is_pushed_and_updated() {
     let to = format!("{}/team/system:1", registry.address());
     let user = User::alone(env!("CARGO_BIN_EXE_firn"));
     let push = ["image", "push", "--to", &to, "--no-paths"];
-    let update = ["config", "program", "config", "library", "config"];
+    let update = ["config", "week", "week", "base", "config"];
 
     let root = system(folder.path(), &[]);
     let (first, memory) = measured(&firn(&user, folder.path(), &[&push[..], &[&root]].concat()));
@@ -116,5 +116,9 @@ fn a_system_is_planned_whole() {
         "{}",
         plan["layers_total"]
     );
-    assert_eq!(number(&plan, "paths_total"), 1050);
+    assert!(
+        number(&plan, "paths_total") > 1000,
+        "{}",
+        plan["paths_total"]
+    );
 }

@@ -97,7 +97,7 @@ pub(super) fn build_time(closure: &Closure) -> Vec<Found> {
                 || matches!(key.as_str(), "source" | "src")
             {
                 "sources"
-            } else if key.ends_with("-hook") || BUILD_TOOLS.contains(&key.as_str()) {
+            } else if key.ends_with("-hook") || is_build_tool(name, &key) {
                 "builds things, and is referred to by what runs"
             } else {
                 return None;
@@ -105,6 +105,13 @@ pub(super) fn build_time(closure: &Closure) -> Vec<Found> {
             Some((path, Check::BuildTime, what.to_owned()))
         })
         .collect()
+}
+
+/// After a tool's name nothing stands but its version: `gcc-13.2.0`, and neither `gcc-13.2.0-lib` nor `gcc-12-base-12.2.0`.
+fn is_build_tool(name: &str, key: &str) -> bool {
+    let version = name.strip_prefix(key).unwrap_or_default();
+    let mut parts = version.split('-').skip(1);
+    BUILD_TOOLS.contains(&key) && parts.all(|part| part.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// All but the newest of each package of which there are several; of equals all but the first.
@@ -168,6 +175,20 @@ mod tests {
             assert_eq!(version(name), wanted, "{name}");
         }
         assert!(numbers("openssl-3.0.13") > numbers("openssl-3.0.9"));
+    }
+
+    #[test]
+    fn compilers_are_told_from_their_libraries() {
+        for (name, wanted) in [
+            ("gcc-13.2.0", true),
+            ("gcc-wrapper-13.2.0", true),
+            ("g++-12-12.2.0-14", true),
+            ("gcc-13.2.0-lib", false),
+            ("gcc-12-base-12.2.0-14+deb12u1", false),
+            ("cmake-init", false),
+        ] {
+            assert_eq!(is_build_tool(name, &name_key(name)), wanted, "{name}");
+        }
     }
 
     #[test]

@@ -218,19 +218,16 @@ fn cause_row(cause: &Cause) -> Vec<String> {
         What::Added => format!("{} is new", name(&cause.path)),
         What::Renamed => format!("{} has another hash", name(&cause.path)),
         What::Removed => format!("{} is gone", name(&cause.path)),
-        What::MovedIn | What::MovedOut => format!("{} is in another layer", name(&cause.path)),
+        What::MovedIn | What::MovedOut => "paths went to other layers".to_owned(),
         What::Recompressed => "another compression".to_owned(),
         What::Rewritten => "other contents, modes or files".to_owned(),
         What::Files => "files at the image's root".to_owned(),
-    };
-    let layers = match cause.layers.len() {
-        1 => "1 layer".to_owned(),
-        count => format!("{count} layers"),
     };
     let paths = match cause.paths_renamed {
         0 | 1 => String::new(),
         count => format!("{count} paths have another hash for it"),
     };
+    let layers = counted(cause.layers.len(), "layer");
     vec![what, layers, bytes(cause.layer_bytes), paths]
 }
 
@@ -242,11 +239,11 @@ fn summary(report: &Report<'_>) -> String {
         _ => "",
     };
     let mut out = format!(
-        "{pushed} of {} layers are pushed, {} of {}{measure}; {} paths are new",
-        diff.layers.len(),
+        "{pushed} of {} pushed, {} of {}{measure}; {} new",
+        counted(diff.layers.len(), "layer"),
         bytes(diff.bytes_pushed),
         bytes(diff.bytes_pushed + diff.bytes_reused),
-        diff.paths_new,
+        counted(diff.paths_new, "path"),
     );
     if diff.bytes_new > 0 {
         out.push_str(&format!(", {}", bytes(diff.bytes_new)));
@@ -259,11 +256,18 @@ fn summary(report: &Report<'_>) -> String {
             false => "",
         };
         out.push_str(&format!(
-            "\n{} of the reused layers lie above a new one: Docker unpacks them again{order}",
-            reused - kept
+            "\n{} above a new one: Docker unpacks again what is reused{order}",
+            counted(reused - kept, "layer"),
         ));
     }
     out
+}
+
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
 }
 
 /// A store path's name without its hash.
