@@ -10,7 +10,7 @@ let
       argument=$1
       shift
       case $argument in
-        --dest-creds|--history|--cache|--server|--data|--max-layers|--algorithm|--sbom)
+        --dest-creds|--from-creds|--history|--cache|--server|--data|--max-layers|--algorithm|--compression|--created|--sbom|--env|--label|--annotation)
           if [ "$count" -eq 0 ]; then echo "error: $argument wants a value" >&2; exit 2; fi
           count=$((count - 1))
           value=$1

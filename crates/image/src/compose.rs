@@ -26,6 +26,7 @@ use crate::{
 };
 use firn_formats::{
     nix::{Signature, store_path::STORE_DIR},
+    oci::ImageConfig,
     push::LayerDescriptor,
 };
 use rootfs::RootEntries;
@@ -181,6 +182,11 @@ impl PlannedImage {
     /// The layers of the base image, which lie below [`PlannedImage::layers`].
     pub fn base_layers(&self) -> &[BaseLayer] {
         self.spec.base.as_ref().map_or(&[], |base| &base.layers)
+    }
+
+    /// The config that the image will have, but for the digests of its own layers.
+    pub fn config(&self) -> ImageConfig {
+        documents::image_config(self, &[])
     }
 
     /// Config and manifest, byte for byte, given every layer's descriptor (zstd or gzip as the spec says).

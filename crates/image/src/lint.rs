@@ -117,7 +117,7 @@ pub fn lint(
         judged.only_by(&whole.iter().map(|f| f.0).collect::<Vec<_>>());
     for found in names::dev_outputs(closure)
         .into_iter()
-        .chain(names::build_time(closure))
+        .chain(names::build_time(closure, &judged.roots))
         .chain(names::two_versions(closure))
     {
         if !condemned.contains(&found.0) {
@@ -229,21 +229,19 @@ impl<'a> Judged<'a> {
     }
 }
 
-/// The image's contents; where none are named, what nothing refers to.
+/// The image's contents: those that are named, and what nothing refers to, such as a path that the config names.
 fn roots(closure: &Closure) -> Vec<usize> {
     let index = closure.index();
-    let named: Vec<usize> = closure
+    let named = closure
         .roots
         .iter()
-        .filter_map(|root| index.get(root).copied())
-        .collect();
-    if !named.is_empty() {
-        return named;
-    }
+        .filter_map(|root| index.get(root).copied());
     let users = reverse(&closure.dependencies());
-    (0..users.len())
-        .filter(|&path| users[path].is_empty())
-        .collect()
+    let mut roots: Vec<usize> = named.collect();
+    let top = (0..users.len()).filter(|&path| users[path].is_empty());
+    let top: Vec<usize> = top.filter(|path| !roots.contains(path)).collect();
+    roots.extend(top);
+    roots
 }
 
 #[cfg(test)]

@@ -71,36 +71,13 @@ impl View {
         }
     }
 
-    /// Of an image that could be made.
+    /// Of an image that could be made. Of store paths nothing is read.
     pub fn of_plan(image: &PlannedImage) -> Self {
-        let info = |path: &usize| &image.closure.paths[*path];
-        // Root files are all in memory; of store paths nothing is read.
-        let of_files = |place: usize| image.layer_archive(place).map_or(0, |tar| tar.length());
-        let layers = image
-            .layers
-            .iter()
-            .enumerate()
-            .map(|(place, layer)| ViewLayer {
-                digest: None,
-                diff_id: None,
-                key: Some(layer.key.clone()),
-                bytes: match layer.paths.is_empty() {
-                    true => of_files(place),
-                    false => layer.paths.iter().map(|path| info(path).nar_size).sum(),
-                },
-                paths: layer.paths.iter().map(|p| info(p).path.clone()).collect(),
-                comment: layer.comment.clone(),
-            });
-        let spec = &image.spec;
+        let config = image.config();
+        let own = (0..image.layers.len()).map(|place| own_layer(image, place));
         Self {
-            layers: layers.collect(),
-            config: ImageConfig {
-                created: Some(spec.created.clone()),
-                architecture: spec.architecture.clone(),
-                os: spec.os.clone(),
-                config: spec.config.clone(),
-                ..ImageConfig::default()
-            },
+            layers: base_layers(image, &config).chain(own).collect(),
+            config,
             config_bytes: 0,
         }
     }
@@ -135,6 +112,43 @@ impl ViewLayer {
             paths
         };
         self.paths.len() == other.paths.len() && sorted(self) == sorted(other)
+    }
+}
+
+fn base_layers(image: &PlannedImage, config: &ImageConfig) -> impl Iterator<Item = ViewLayer> {
+    let entries = config.history.iter();
+    let mut entries = entries.filter(|entry| entry.empty_layer != Some(true));
+    image.base_layers().iter().map(move |layer| {
+        let told = entries.next().and_then(|entry| entry.created_by.clone());
+        let comment = told.unwrap_or_else(|| "base image".to_owned());
+        ViewLayer {
+            digest: Some(layer.descriptor.digest.clone()),
+            diff_id: Some(layer.diff_id.clone()),
+            key: layer
+                .descriptor
+                .annotations
+                .get(LAYER_KEY_ANNOTATION)
+                .cloned(),
+            bytes: layer.descriptor.size,
+            paths: store_paths(&comment),
+            comment,
+        }
+    })
+}
+
+fn own_layer(image: &PlannedImage, place: usize) -> ViewLayer {
+    let layer = &image.layers[place];
+    let infos = || layer.paths.iter().map(|&path| &image.closure.paths[path]);
+    ViewLayer {
+        digest: None,
+        diff_id: None,
+        key: Some(layer.key.clone()),
+        bytes: match layer.paths.is_empty() {
+            true => image.layer_archive(place).map_or(0, |tar| tar.length()),
+            false => infos().map(|info| info.nar_size).sum(),
+        },
+        paths: infos().map(|info| info.path.clone()).collect(),
+        comment: layer.comment.clone(),
     }
 }
 

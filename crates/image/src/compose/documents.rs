@@ -142,7 +142,7 @@ fn layer_descriptors(
         .collect()
 }
 
-fn image_config(image: &PlannedImage, layers: &[LayerBlob]) -> ImageConfig {
+pub(super) fn image_config(image: &PlannedImage, layers: &[LayerBlob]) -> ImageConfig {
     let spec = &image.spec;
     let config = match &spec.base {
         Some(base) => inherited(base, &spec.config),

@@ -83,11 +83,10 @@ pub(super) fn dev_outputs(closure: &Closure) -> Vec<Found> {
 }
 
 /// What builds things and is not one of the contents: who wants a compiler in an image says so.
-pub(super) fn build_time(closure: &Closure) -> Vec<Found> {
-    let is_content = |name| closure.roots.contains(name);
+pub(super) fn build_time(closure: &Closure, contents: &[usize]) -> Vec<Found> {
     let paths = closure.paths.iter().enumerate();
     paths
-        .filter(|(_, info)| !is_content(&info.path))
+        .filter(|(path, _)| !contents.contains(path))
         .filter_map(|(path, info)| {
             let name = info.path.name();
             let key = name_key(name);

@@ -1,6 +1,7 @@
 //! `firn image diff`.
 
 use super::{
+    prepare::Rights,
     spec_args::SpecArgs,
     subject::{self, Kind, Subject},
 };
@@ -29,8 +30,8 @@ pub(crate) struct Args {
     /// What there is: [REGISTRY/]NAME:TAG, an archive or layout, or a PATH, which is planned
     #[arg(value_name = "OLD")]
     old: String,
-    /// What would be pushed: likewise; several PATHs are one image
-    #[arg(value_name = "NEW", required = true)]
+    /// What would be pushed: likewise; several PATHs are one image; or --spec
+    #[arg(value_name = "NEW", required_unless_present = "spec")]
     new: Vec<String>,
     /// Credentials for another registry [default: docker's config]
     #[arg(long, value_name = "USER:TOKEN")]
@@ -60,7 +61,10 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     let found = diff(&old.view, &new.view, &facts);
     let report = Report {
         old: &args.old,
-        new: args.new.join(" "),
+        new: match &args.spec.spec {
+            Some(spec) => spec.display().to_string(),
+            None => args.new.join(" "),
+        },
         layer_bytes_are: if new.plan().is_some() {
             "nar"
         } else {
@@ -80,7 +84,14 @@ fn old(
     match subject::kind(&args.old) {
         Kind::Paths => {
             let paths = std::slice::from_ref(&args.old);
-            subject::planned(&args.spec, store, paths, History::default(), progress)
+            subject::planned(
+                &args.spec,
+                store,
+                Rights::of(global),
+                paths,
+                History::default(),
+                progress,
+            )
         }
         _ => subject::made(global, &args.old, args.creds.as_deref(), progress),
     }
@@ -103,7 +114,14 @@ fn new(
                 Some(plan) => firn_client::image::with_revision(plan),
                 None => old.history.clone(),
             };
-            subject::planned(&args.spec, store, paths, history, progress)
+            subject::planned(
+                &args.spec,
+                store,
+                Rights::of(global),
+                paths,
+                history,
+                progress,
+            )
         }
         _ => Err(Failure::new("NEW is one image, or PATHs alone")
             .hint("firn image diff registry/app:1 ./result")),

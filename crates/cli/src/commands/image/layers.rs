@@ -75,7 +75,9 @@ pub(super) fn rows(subject: &Subject, facts: &Facts, others: &[(String, View)]) 
             .iter()
             .map(|layer| layer.paths.clone())
             .collect();
-        risks(&plan.closure, &layers, &plan.spec.history)
+        let below = plan.base_layers().iter().map(|_| None);
+        let own = risks(&plan.closure, &layers, &plan.spec.history);
+        below.chain(own.into_iter().map(Some)).collect::<Vec<_>>()
     });
     let layers = subject.view.layers.iter().zip(frequencies).enumerate();
     layers
@@ -85,7 +87,9 @@ pub(super) fn rows(subject: &Subject, facts: &Facts, others: &[(String, View)]) 
             paths: layer.paths.iter().map(StorePath::to_string).collect(),
             changed: frequency.changed(),
             revisions: frequency.steps.len(),
-            risk: risks.as_ref().and_then(|risks| risks.get(place).copied()),
+            risk: risks
+                .as_ref()
+                .and_then(|risks| risks.get(place).copied().flatten()),
             shared_with: others
                 .iter()
                 .filter(|(_, view)| view.layers.iter().any(|other| layer.is(other)))

@@ -2,6 +2,7 @@
 
 use super::{
     diff::name,
+    prepare::Rights,
     spec_args::SpecArgs,
     subject::{self, Kind, Origin},
 };
@@ -25,7 +26,7 @@ const SHOWN_MAX: usize = 40;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// PATHs of one image; or one image: [REGISTRY/]NAME:TAG, an archive or a layout, of what the local store has
-    #[arg(required = true, value_name = "PATH|IMAGE")]
+    #[arg(required_unless_present = "spec", value_name = "PATH|IMAGE")]
     paths: Vec<String>,
     /// Fail if this is found: unused, dev-output, build-time, two-versions, docs, headers, static-library, or all;
     /// may be repeated
@@ -101,9 +102,10 @@ fn judged(
 ) -> Outcome<(Closure, Config)> {
     let is_path = |text: &String| subject::kind(text) == Kind::Paths;
     if args.paths.iter().all(is_path) {
-        let found = subject::planned(&args.spec, store, &args.paths, History::default(), progress)?;
+        let (rights, none) = (Rights::of(global), History::default());
+        let found = subject::planned(&args.spec, store, rights, &args.paths, none, progress)?;
         if let Origin::Plan(plan) = found.origin {
-            return Ok((plan.closure, plan.spec.config));
+            return Ok((plan.closure, found.view.config.config));
         }
     }
     let [image] = args.paths.as_slice() else {

@@ -54,7 +54,14 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         .history
         .read(global, None, &progress, History::default)?;
     let others = args.show.others(global, None, &progress)?;
-    let subject = subject::planned(&args.spec, &store, Rights::of(global), &args.paths, history, &progress)?;
+    let subject = subject::planned(
+        &args.spec,
+        &store,
+        Rights::of(global),
+        &args.paths,
+        history,
+        &progress,
+    )?;
     let facts = subject.facts(&store)?;
     let rows = layers::rows(&subject, &facts, &others);
     args.show.draw(&args.paths.join(" "), &facts, &rows)?;

@@ -1,6 +1,6 @@
 //! What a command looks at: an image of a registry, an archive or layout, or a plan of PATHs.
 
-use super::{inspect, spec_args::SpecArgs};
+use super::{inspect, prepare::Rights, spec_args::SpecArgs};
 use crate::{
     context::Global,
     failure::{Failure, Outcome},
@@ -94,11 +94,12 @@ pub(super) fn made(
 pub(super) fn planned(
     spec: &SpecArgs,
     store: &LocalStore,
+    rights: Rights<'_>,
     paths: &[String],
     history: History,
     progress: &dyn Progress,
 ) -> Outcome<Subject> {
-    let plan = spec.plan(store, paths, history, progress)?;
+    let plan = spec.plan(store, rights, paths, history, progress)?;
     Ok(Subject {
         view: View::of_plan(&plan),
         history: plan.spec.history.clone(),
