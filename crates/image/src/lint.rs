@@ -104,15 +104,16 @@ pub fn lint(
     config: &Config,
     is_allowed: &dyn Fn(&StorePath) -> bool,
 ) -> Findings {
-    let judged = Judged::new(closure);
+    let mut judged = Judged::new(closure);
     let mut notes = Vec::new();
-    let mut whole = match started::unused(store_dir, closure, config) {
-        Ok(unused) => unused,
-        Err(note) => {
-            notes.push(note);
-            Vec::new()
+    let mut whole = Vec::new();
+    match started::judge(store_dir, closure, config) {
+        Ok(started) => {
+            judged.keep(&started.needed);
+            whole = started.unused;
         }
-    };
+        Err(note) => notes.push(note),
+    }
     let mut condemned: BTreeSet<usize> =
         judged.only_by(&whole.iter().map(|f| f.0).collect::<Vec<_>>());
     for found in names::dev_outputs(closure)
@@ -158,6 +159,7 @@ struct Judged<'a> {
     closure: &'a Closure,
     dependencies: Vec<Vec<usize>>,
     roots: Vec<usize>,
+    kept: Vec<usize>,
     /// For each path who brought it first, walking from the roots; None of roots.
     brought_by: Vec<Option<usize>>,
 }
@@ -181,15 +183,23 @@ impl<'a> Judged<'a> {
             closure,
             dependencies,
             roots,
+            kept: Vec::new(),
             brought_by,
         }
+    }
+
+    /// What the image starts stays, whatever else goes.
+    fn keep(&mut self, needed: &BTreeSet<StorePath>) {
+        let index = self.closure.index();
+        let needed = needed.iter().filter_map(|path| index.get(path).copied());
+        self.kept.extend(needed);
     }
 
     /// What nothing would need any more without these.
     fn only_by(&self, paths: &[usize]) -> BTreeSet<usize> {
         let gone: BTreeSet<usize> = paths.iter().copied().collect();
         let mut kept: BTreeSet<usize> = BTreeSet::new();
-        let mut open: Vec<usize> = self.roots.clone();
+        let mut open: Vec<usize> = self.roots.iter().chain(&self.kept).copied().collect();
         while let Some(path) = open.pop() {
             if !gone.contains(&path) && kept.insert(path) {
                 open.extend(&self.dependencies[path]);

@@ -94,11 +94,16 @@ fn what_nothing_starts_is_found_and_can_be_denied() {
     let user = user();
     let hello = closure.path_of("hello-2");
     let program = closure.hello();
-    let lint = |extra: &[&str]| {
-        let start = ["image", "lint", "--entrypoint", &program];
-        [&start, extra, &[hello.as_str(), closure.root.as_str()]].concat()
-    };
-    let found = user.json(&lint(&[]));
+    let start = [
+        "image",
+        "lint",
+        "--entrypoint",
+        &program,
+        &hello,
+        &closure.root,
+    ];
+    let found = user.json(&start);
+    let lint = |extra: &[&str]| user.firn(&[&start, extra].concat());
     let of = |check: &str| -> Vec<&Value> {
         let all = array(&found, "findings").iter();
         all.filter(|finding| finding["check"] == check).collect()
@@ -115,15 +120,11 @@ fn what_nothing_starts_is_found_and_can_be_denied() {
     let via = array(libc.unwrap(), "via");
     assert_eq!(via.first().unwrap(), base_name(&hello), "{found:#}");
 
-    let refused = user.firn(&lint(&["--deny", "unused"])).refused();
-    assert!(
-        refused.contains("error: 1 findings are denied"),
-        "{refused}"
-    );
-    user.firn(&lint(&["--deny", "unused", "--allow", "app"]))
-        .ok();
-    user.firn(&lint(&["--deny", "headers"])).ok();
-    let unknown = user.firn(&lint(&["--deny", "x"])).refused();
+    let refused = lint(&["--deny", "unused"]).refused();
+    assert!(refused.contains("error: 1 finding denied"), "{refused}");
+    lint(&["--deny", "unused", "--allow", "app"]).ok();
+    lint(&["--deny", "headers"]).ok();
+    let unknown = lint(&["--deny", "x"]).refused();
     assert!(unknown.contains("two-versions"), "{unknown}");
 }
 

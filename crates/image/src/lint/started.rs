@@ -43,12 +43,18 @@ const FARM_ENTRIES_MAX: usize = 5_000;
 /// Names so long do not stand in a program by chance.
 const TELLING_NAME: usize = 6;
 
-/// Contents that are not needed, or why that cannot be told.
-pub(super) fn unused(
+/// What the image starts, and which contents are not needed for it.
+pub(super) struct Started {
+    pub(super) needed: BTreeSet<StorePath>,
+    pub(super) unused: Vec<Found>,
+}
+
+/// Judges the contents, or says why that cannot be done.
+pub(super) fn judge(
     store_dir: &Path,
     closure: &Closure,
     config: &Config,
-) -> Result<Vec<Found>, String> {
+) -> Result<Started, String> {
     let words = words_of(config);
     if config.entrypoint.as_ref().is_none_or(Vec::is_empty)
         && config.cmd.as_ref().is_none_or(Vec::is_empty)
@@ -76,15 +82,13 @@ pub(super) fn unused(
         .filter_map(|path| index.get(path).copied());
     let unneeded = contents
         .filter(|path| !needed.contains(path) && !search.is_data(&closure.paths[*path].path));
-    Ok(unneeded
-        .map(|path| {
-            (
-                path,
-                Check::Unused,
-                "nothing that the image starts refers to it or names it".to_owned(),
-            )
-        })
-        .collect())
+    let why = "nothing that the image starts refers to it or names it";
+    let unused = unneeded.map(|path| (path, Check::Unused, why.to_owned()));
+    let unused = unused.collect();
+    Ok(Started {
+        unused,
+        needed: search.needed,
+    })
 }
 
 /// Entrypoint and command first.

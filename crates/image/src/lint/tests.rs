@@ -206,6 +206,26 @@ fn contents_in_a_farm_of_links_are_contents() {
     assert_eq!(found.findings[0].via.len(), 2, "by way of the farm");
 }
 
+/// What is started stays when what else refers to it goes.
+#[test]
+fn the_cost_is_what_would_really_go() {
+    let mut store = Store::new();
+    store.add("glibc-2.38", 300, &[], &[("lib/libc.so.6", "x")]);
+    store.add(
+        "hello-2",
+        20,
+        &["glibc-2.38"],
+        &[("bin/hello", "\u{7f}ELF")],
+    );
+    store.add("app-1", 10, &["hello-2"], &[("bin/app", "\u{7f}ELF")]);
+    let config = Config {
+        entrypoint: Some(vec![absolute("hello-2", "bin/hello")]),
+        ..Config::default()
+    };
+    let found = store.lint(&["app-1"], &config);
+    assert_eq!(unused(&found), [("app-1", 10)], "{found:#?}");
+}
+
 #[test]
 fn without_anything_to_start_nothing_is_unused_and_a_note_says_so() {
     let found = seed().lint(&CONTENTS, &Config::default());

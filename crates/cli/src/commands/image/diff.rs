@@ -281,7 +281,8 @@ fn summary(report: &Report<'_>) -> String {
     out
 }
 
-fn counted(count: usize, what: &str) -> String {
+/// A number of things.
+pub(super) fn counted(count: usize, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
         _ => format!("{count} {what}s"),

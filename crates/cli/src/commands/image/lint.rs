@@ -1,7 +1,7 @@
 //! `firn image lint`.
 
 use super::{
-    diff::name,
+    diff::{counted, name},
     prepare::Rights,
     spec_args::SpecArgs,
     subject::{self, Kind, Origin},
@@ -76,8 +76,10 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         .filter(|finding| args.denies(finding.check));
     match denied.count() {
         0 => Ok(()),
-        count => Err(Failure::new(format!("{count} findings are denied"))
-            .hint("--allow NAME accepts a store path, with or without its version")),
+        count => Err(
+            Failure::new(format!("{} denied", counted(count, "finding")))
+                .hint("--allow NAME accepts a store path, with or without its version"),
+        ),
     }
 }
 
@@ -159,7 +161,8 @@ fn text(found: &Findings) -> String {
     match found.findings.len() {
         0 => out.push_str("nothing was found"),
         count => out.push_str(&format!(
-            "{count} findings: {} of {} need not be there",
+            "{}: {} of {} need not be there",
+            counted(count, "finding"),
             bytes(found.bytes),
             bytes(found.bytes_total)
         )),
