@@ -283,9 +283,9 @@ impl<'a> Search<'a> {
 
     /// Whether a path has nothing to run, but something that is found by convention.
     fn is_data(&self, path: &StorePath) -> bool {
-        let has = |folder: &&str| self.store_dir.join(path.to_string()).join(folder).exists();
-        !BIN_FOLDERS.iter().any(|folder| has(&folder))
-            && DATA_FOLDERS.iter().any(|folder| has(&folder))
+        let has = |folder: &str| self.store_dir.join(path.to_string()).join(folder).exists();
+        !BIN_FOLDERS.iter().any(|folder| has(folder))
+            && DATA_FOLDERS.iter().any(|folder| has(folder))
     }
 }
 
