@@ -10,6 +10,7 @@ pub mod token;
 pub use keys::Keys;
 pub use token::{Claims, TokenFault, Tokens};
 
+use crate::actions::ActionsConfig;
 use crate::{ServiceError, secret_file, sync};
 use firn_formats::admin::{
     CacheConfigure, CacheCreate, CacheView, EvictedSummary, Right, TokenCreate,
@@ -43,6 +44,9 @@ pub struct CacheConfig {
     /// Stored bytes beyond which what was used least recently goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_bytes: Option<u64>,
+    /// What its Actions repositories may hold.
+    #[serde(default, skip_serializing_if = "ActionsConfig::is_default")]
+    pub actions: ActionsConfig,
 }
 
 fn default_priority() -> u32 {
@@ -281,6 +285,7 @@ impl Access {
             upstream_keys: request.upstream_keys.clone(),
             keep_for_seconds: limit(request.keep_for_seconds),
             quota_bytes: limit(request.quota_bytes),
+            actions: ActionsConfig::default(),
         };
         let _changing = sync::lock(&self.changing);
         // Keys without a cache are of no harm, a cache without keys is.
