@@ -121,6 +121,19 @@ pub struct TokenCreate {
     pub expires_in: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// For a job's Actions cache; then `caches` is one name without `*`, and `allow` may be empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions: Option<ActionsGrant>,
+}
+
+/// A repository of the Actions cache, and scopes in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionsGrant {
+    /// `OWNER/NAME`.
+    pub repository: String,
+    /// In the order in which they are looked through; the first that may be written is where entries go, the last
+    /// is the default branch.
+    pub scopes: Vec<crate::actions::Scope>,
 }
 
 /// A token just made: the only time it is shown, and its `Debug` does not.

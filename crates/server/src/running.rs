@@ -192,6 +192,12 @@ async fn keep_within_limits(app: std::sync::Weak<App>) {
             if let Err(error) = app.services.retention.keep() {
                 tracing::error!(error = error.chain(), "keeping caches within their limits");
             }
+            if let Err(error) = app.services.actions.keep() {
+                tracing::error!(
+                    error = error.chain(),
+                    "ending Actions entries that nobody uses"
+                );
+            }
         })
         .await;
     }
@@ -263,6 +269,9 @@ impl Running {
             .shutdown_timeout(Duration::from_secs(self.app.config.drain_seconds));
         if let Err(error) = self.app.services.retention.flush() {
             tracing::warn!(error = error.chain(), "noting what was used");
+        }
+        if let Err(error) = self.app.services.actions.flush() {
+            tracing::warn!(error = error.chain(), "noting what was looked for");
         }
         Ok(self.app.services.store.close()?)
     }

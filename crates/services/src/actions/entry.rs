@@ -7,10 +7,12 @@
 //! ```
 //! Its id is its sequence in the store, which outlives the database.
 
-use super::{Actions, Repository};
+use super::{Actions, ActionsError, Repository};
 use crate::ServiceError;
 use firn_formats::actions::RepositoryName;
-use firn_store::{BlobId, EntryKind, Evicted, EvictionReason, HeldEntry, Representation};
+use firn_store::{
+    BlobId, BlobReader, CacheId, EntryKind, Evicted, EvictionReason, HeldEntry, Representation,
+};
 use std::collections::BTreeSet;
 
 pub(super) const KIND: EntryKind = EntryKind::ActionsEntry;
@@ -231,6 +233,34 @@ impl Actions {
     pub fn used(&self, repository: &Repository, entry: &Entry) {
         self.uses
             .entry(repository.cache.row.id, KIND, &entry.stored_key);
+    }
+
+    /// The entry that a signed URL names. It counts as used.
+    ///
+    /// # Errors
+    /// `Gone` if it is not there, or has other bytes than when the URL was signed.
+    pub fn signed_entry(&self, cache: CacheId, id: &str, size: u64) -> Result<Entry, ActionsError> {
+        let id = id.parse().map_err(|_| ActionsError::Gone)?;
+        let found = self.store.entry_by_sequence(cache, KIND, id)?;
+        let entry = Entry::of_store(&found.ok_or(ActionsError::Gone)?)?;
+        if self.served_bytes(&entry)? != size {
+            return Err(ActionsError::Gone);
+        }
+        self.uses.entry(cache, KIND, &entry.stored_key);
+        Ok(entry)
+    }
+
+    /// Opens an entry's bytes, or (first, length) of them, for reading.
+    ///
+    /// # Errors
+    /// If not all of them can be had.
+    pub fn read(
+        &self,
+        entry: &Entry,
+        part: Option<(u64, u64)>,
+    ) -> Result<BlobReader, ActionsError> {
+        let representation = entry.form.representation();
+        Ok(self.store.read(entry.blob, representation, part)?)
     }
 
     /// Bytes that a client is given for an entry.

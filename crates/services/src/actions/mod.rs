@@ -56,6 +56,19 @@ pub struct Actions {
     committed: std::sync::Condvar,
     /// Held while something is evicted.
     evicting: Mutex<()>,
+    /// Entries by the numbers of the uploads that they were made of, for clients that finish once more.
+    finished: quick_cache::sync::Cache<u64, u64>,
+}
+
+/// Uploads that are remembered when they are over.
+const FINISHED_MAX: usize = 4096;
+
+/// A time as HTTP's headers have it.
+pub fn http_date(seconds: i64) -> Option<String> {
+    let at = jiff::Timestamp::from_second(seconds).ok()?;
+    jiff::fmt::rfc2822::DateTimePrinter::new()
+        .timestamp_to_rfc9110_string(&at)
+        .ok()
 }
 
 impl Actions {
@@ -75,6 +88,7 @@ impl Actions {
             committing: Mutex::default(),
             committed: std::sync::Condvar::new(),
             evicting: Mutex::default(),
+            finished: quick_cache::sync::Cache::new(FINISHED_MAX),
         }
     }
 

@@ -306,6 +306,27 @@ impl Actions {
         }
     }
 
+    /// Takes bytes in behind those that came before, one call after the other. `at`: where the client says they
+    /// begin. Gives where they do.
+    ///
+    /// # Errors
+    /// `Hole` if they begin elsewhere; as [`Actions::put_part`].
+    pub fn append(
+        &self,
+        uploading: &Uploading,
+        at: Option<u64>,
+        length: Option<u64>,
+        body: &mut dyn Read,
+    ) -> Result<u64, ActionsError> {
+        let _alone = Committing::begin(self, uploading.id());
+        let end = self.staged_bytes(uploading)?;
+        if at.is_some_and(|at| at != end) {
+            return Err(ActionsError::Hole(end));
+        }
+        self.put_part(uploading, &Part::Range(end), length, body)?;
+        Ok(end)
+    }
+
     /// Bytes of the parts that came so far.
     ///
     /// # Errors
@@ -375,6 +396,29 @@ impl Actions {
         }
     }
 
+    /// As [`Actions::finish_key`], of an upload by its number.
+    ///
+    /// # Errors
+    /// As [`Actions::finish_key`].
+    pub fn finish_number(
+        &self,
+        repository: &Repository,
+        number: u64,
+        size: u64,
+    ) -> Result<Entry, ActionsError> {
+        match self.uploading(repository, number) {
+            Ok(uploading) => self.finish(&uploading, size),
+            Err(ActionsError::Gone) => {
+                let id = self.finished.get(&number).ok_or(ActionsError::Gone)?;
+                let entry = self.entry(repository, id)?;
+                entry
+                    .filter(|entry| entry.size == size)
+                    .ok_or(ActionsError::Gone)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// As [`Actions::finish_key`], of an upload. A second call waits for the first.
     ///
     /// # Errors
@@ -392,6 +436,9 @@ impl Actions {
             Err(ActionsError::Size { .. } | ActionsError::Hole(_) | ActionsError::Block(_)) => {}
             Err(ActionsError::Service(error)) if error.code().status() >= 500 => {}
             _ => self.store.staged_end(uploading.id())?,
+        }
+        if let Ok(entry) = &finished {
+            self.finished.insert(uploading.number(), entry.id);
         }
         finished
     }
