@@ -77,6 +77,12 @@ pub struct CacheConfigure {
     /// 0 is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_bytes: Option<u64>,
+    /// Of each repository of the Actions cache; 0 is the default again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions_keep_for_seconds: Option<u64>,
+    /// Likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions_quota_bytes: Option<u64>,
 }
 
 fn default_priority() -> u32 {

@@ -50,6 +50,7 @@ pub(crate) struct App {
     /// Actions entries being made of their parts.
     pub(crate) commits: Gate,
     pub(crate) actions_rate: Rate,
+    pub(crate) oidc_keys: api::OidcKeys,
     /// The server's URL as it knows it: configured, or its address.
     pub(crate) url: String,
 }
@@ -116,6 +117,7 @@ impl App {
             parts: gate(config.limits.uploads_max * PARTS_AN_UPLOAD),
             commits: gate(config.limits.uploads_max),
             actions_rate: Rate::new(config.limits.actions_uploads_per_minute_max),
+            oidc_keys: api::OidcKeys::default(),
             config,
             url,
         }

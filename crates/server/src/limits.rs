@@ -26,6 +26,8 @@ pub struct Limits {
     pub uploads_max: usize,
     /// Uploads that a repository of the Actions cache may begin in a minute; 0 is as many as come.
     pub actions_uploads_per_minute_max: usize,
+    /// An Actions upload that no byte came for in this time ends, and its key is free, in seconds.
+    pub actions_idle_seconds_max: u64,
 }
 
 impl Default for Limits {
@@ -41,6 +43,7 @@ impl Default for Limits {
             answer_seconds_max: 300,
             uploads_max: 16,
             actions_uploads_per_minute_max: 200,
+            actions_idle_seconds_max: 300,
         }
     }
 }

@@ -90,6 +90,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     use_small_pages();
     let store = Store::open(config.store_options())?;
     let services = Services::open(store, &config.data)?;
+    let idle = Duration::from_secs(config.limits.actions_idle_seconds_max);
+    services.actions.set_idle(idle);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(io_threads())

@@ -5,6 +5,7 @@
 
 pub mod keys;
 pub mod name;
+pub mod oidc;
 pub mod token;
 
 pub use keys::Keys;
@@ -341,6 +342,12 @@ impl Access {
             }
             if request.quota_bytes.is_some() {
                 config.quota_bytes = limit(request.quota_bytes);
+            }
+            if request.actions_keep_for_seconds.is_some() {
+                config.actions.keep_for_seconds = limit(request.actions_keep_for_seconds);
+            }
+            if request.actions_quota_bytes.is_some() {
+                config.actions.quota_bytes = limit(request.actions_quota_bytes);
             }
             Ok(self
                 .store

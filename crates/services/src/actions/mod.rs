@@ -32,7 +32,9 @@ use crate::{Access, Cache, Retention, ServiceError};
 use firn_formats::actions::RepositoryName;
 use firn_store::Store;
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A repository inside a cache.
 #[derive(Clone)]
@@ -54,14 +56,23 @@ pub struct Actions {
     /// Uploads that are being committed.
     committing: Mutex<HashSet<String>>,
     committed: std::sync::Condvar,
+    /// Milliseconds after which a reservation that no byte came for ends.
+    idle_ms: AtomicU64,
     /// Held while something is evicted.
     evicting: Mutex<()>,
     /// Entries by the numbers of the uploads that they were made of, for clients that finish once more.
     finished: quick_cache::sync::Cache<u64, u64>,
 }
 
+/// See [`Actions::set_idle`].
+const IDLE_MS: u64 = 300_000;
 /// Uploads that are remembered when they are over.
 const FINISHED_MAX: usize = 4096;
+
+/// Whether an entry of the store is one of these.
+pub(crate) fn is_sound(entry: &firn_store::Entry) -> bool {
+    Entry::of_store(entry).is_ok()
+}
 
 /// A time as HTTP's headers have it.
 pub fn http_date(seconds: i64) -> Option<String> {
@@ -87,9 +98,20 @@ impl Actions {
             notes: history::Notes::default(),
             committing: Mutex::default(),
             committed: std::sync::Condvar::new(),
+            idle_ms: AtomicU64::new(IDLE_MS),
             evicting: Mutex::default(),
             finished: quick_cache::sync::Cache::new(FINISHED_MAX),
         }
+    }
+
+    /// Ends reservations that no byte came for in this time, from now on.
+    pub fn set_idle(&self, idle: Duration) {
+        let ms = u64::try_from(idle.as_millis()).unwrap_or(IDLE_MS);
+        self.idle_ms.store(ms, Ordering::Relaxed);
+    }
+
+    fn idle(&self) -> Duration {
+        Duration::from_millis(self.idle_ms.load(Ordering::Relaxed))
     }
 
     /// Tells the database what was looked for. To be called now and then, and before the end.

@@ -3,7 +3,7 @@
 //! ```text
 //! reserve ─▶ parts, in any order ─▶ (their order, for Azure's block lists) ─▶ finish: a blob, then the entry
 //! ```
-//! A reservation holds its scope, version and key. It ends when no byte came for [`IDLE`]. What it has is on disk, so
+//! A reservation holds its scope, version and key. It ends when no byte came for some minutes. What it has is on disk, so
 //! that it goes on after a restart; a part that comes again takes the place of the first. Finishing again what is
 //! finished says the same again.
 
@@ -23,8 +23,6 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A reservation that no byte came for in this time ends.
-const IDLE: Duration = Duration::from_secs(300);
 /// Reservations of a repository at a time.
 const OPEN_MAX: usize = 1000;
 /// Largest entry, in bytes, whatever the quota.
@@ -211,7 +209,7 @@ impl Actions {
         let owner = repository.name.as_str();
         let staged = self
             .store
-            .stage(cache, owner, &key, &encoded, IDLE, OPEN_MAX);
+            .stage(cache, owner, &key, &encoded, self.idle(), OPEN_MAX);
         match staged {
             Ok(staged) => Ok(Uploading {
                 staged,
@@ -288,7 +286,7 @@ impl Actions {
         if length.is_some_and(|length| length > most) {
             return Err(too_large(most));
         }
-        let mut writer = self.store.staged_part(uploading.id(), IDLE)?;
+        let mut writer = self.store.staged_part(uploading.id(), self.idle())?;
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             match body.read(&mut buffer) {
@@ -482,6 +480,7 @@ impl Actions {
                 store: &self.store,
                 session,
                 id: uploading.id(),
+                idle: self.idle(),
                 touched: Instant::now(),
             })
         };
@@ -600,15 +599,16 @@ struct Alive<'a> {
     store: &'a Store,
     session: &'a SharedSession,
     id: &'a str,
+    idle: Duration,
     touched: Instant,
 }
 
 impl Read for Alive<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.session.keep_alive().map_err(io::Error::other)?;
-        if self.touched.elapsed() > IDLE / 8 {
+        if self.touched.elapsed() > self.idle / 8 {
             self.store
-                .staged_touch(self.id, IDLE)
+                .staged_touch(self.id, self.idle)
                 .map_err(io::Error::other)?;
             self.touched = Instant::now();
         }
