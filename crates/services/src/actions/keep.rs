@@ -3,14 +3,22 @@
 use super::entry::KIND;
 use super::{Actions, Entry, Repository};
 use crate::{ServiceError, sync::lock};
-use firn_store::{BlobId, EvictionReason};
+use firn_formats::actions::RepositoryName;
+use firn_store::{BlobId, CacheId, EvictionReason};
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::Mutex;
 
 /// What a repository may hold unless its cache says otherwise, in bytes: GitHub's 10 GB.
 const QUOTA_BYTES: u64 = 10 << 30;
 /// How long what nobody uses is kept unless its cache says otherwise, in seconds: GitHub's 7 days.
 const KEEP_FOR_SECONDS: u64 = 7 * 24 * 3600;
+
+/// Repositories whose bytes are remembered.
+const METERS_MAX: usize = 10_000;
+
+/// What is thought to be in repositories: never less than there is, so that not every save has to look.
+pub(super) type Meters = Mutex<HashMap<(CacheId, RepositoryName), u64>>;
 
 /// What a cache's configuration says of its Actions repositories.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -128,6 +136,13 @@ impl Actions {
                 repository.name
             )));
         }
+        let key = (repository.cache.row.id, repository.name.clone());
+        if let Some(meter) = lock(&self.meters).get_mut(&key)
+            && meter.saturating_add(bytes) <= quota
+        {
+            *meter += bytes;
+            return Ok(());
+        }
         let _one_by_one = lock(&self.evicting);
         let mut entries = self.list(repository)?;
         let mut stored = self.stored(&entries)?;
@@ -144,7 +159,13 @@ impl Actions {
             held -= stored.take(&entry);
             gone.push(entry);
         }
-        self.evict(repository, gone, EvictionReason::Quota)
+        self.evict(repository, gone, EvictionReason::Quota)?;
+        let mut meters = lock(&self.meters);
+        if meters.len() >= METERS_MAX {
+            meters.clear();
+        }
+        meters.insert(key, held);
+        Ok(())
     }
 
     /// Takes entries away that were not used meanwhile.

@@ -58,6 +58,7 @@ pub struct Actions {
     committed: std::sync::Condvar,
     /// Milliseconds after which a reservation that no byte came for ends.
     idle_ms: AtomicU64,
+    meters: keep::Meters,
     /// Held while something is evicted.
     evicting: Mutex<()>,
     /// Entries by the numbers of the uploads that they were made of, for clients that finish once more.
@@ -99,6 +100,7 @@ impl Actions {
             committing: Mutex::default(),
             committed: std::sync::Condvar::new(),
             idle_ms: AtomicU64::new(IDLE_MS),
+            meters: keep::Meters::default(),
             evicting: Mutex::default(),
             finished: quick_cache::sync::Cache::new(FINISHED_MAX),
         }
