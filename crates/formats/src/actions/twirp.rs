@@ -132,7 +132,12 @@ impl Request {
     /// If it is no message, or has too many keys. What the names are is looked at when they are used.
     pub fn parse(method: Method, encoding: Encoding, body: &[u8]) -> Result<Self, MessageError> {
         let request = match encoding {
-            Encoding::Json => serde_json::from_slice(body).map_err(MessageError::Json)?,
+            Encoding::Json => {
+                // A struct would be read from a list, too.
+                let object: serde_json::Map<String, serde_json::Value> =
+                    serde_json::from_slice(body).map_err(MessageError::Json)?;
+                Self::deserialize(serde_json::Value::Object(object)).map_err(MessageError::Json)?
+            }
             Encoding::Protobuf => Self::parse_protobuf(method, body)?,
         };
         match request.restore_keys.len() > KEYS_MAX {
