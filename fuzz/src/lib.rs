@@ -1,6 +1,7 @@
 //! What must hold of any bytes, one function a target. The fuzzer calls these with what it makes up; an
 //! ordinary test (`crates/chunks/tests/it/corpus.rs`) calls them with what was found that way and kept.
 
+mod actions;
 mod http;
 mod image;
 mod nix;
@@ -33,6 +34,8 @@ pub const TARGETS: &[Target] = &[
     ("reference", oci::reference),
     ("image_history", image::history),
     ("http", http::headers),
+    ("twirp", actions::twirp),
+    ("block_list", actions::block_list),
 ];
 
 /// Runs one target; it panics if something does not hold.

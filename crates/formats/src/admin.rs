@@ -77,6 +77,12 @@ pub struct CacheConfigure {
     /// 0 is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_bytes: Option<u64>,
+    /// Of each repository of the Actions cache; 0 is the default again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions_keep_for_seconds: Option<u64>,
+    /// Likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions_quota_bytes: Option<u64>,
 }
 
 fn default_priority() -> u32 {
@@ -121,6 +127,19 @@ pub struct TokenCreate {
     pub expires_in: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// For a job's Actions cache; then `caches` is one name without `*`, and `allow` may be empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions: Option<ActionsGrant>,
+}
+
+/// A repository of the Actions cache, and scopes in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionsGrant {
+    /// `OWNER/NAME`.
+    pub repository: String,
+    /// In the order in which they are looked through; the first that may be written is where entries go, the last
+    /// is the default branch.
+    pub scopes: Vec<crate::actions::Scope>,
 }
 
 /// A token just made: the only time it is shown, and its `Debug` does not.

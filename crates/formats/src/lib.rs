@@ -3,6 +3,7 @@
 //! Pure: no I/O, no async, no clock. Every parser here reads foreign bytes, so
 //! each has limits, returns typed errors, and never panics.
 
+pub mod actions;
 pub mod admin;
 pub mod http;
 pub mod nix;

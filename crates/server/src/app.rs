@@ -1,16 +1,17 @@
 //! What every request goes through: which door, who, how it went.
 
+use crate::actions::rate::Rate;
 use crate::body::Body;
 use crate::config::Config;
 use crate::gate::{Busy, Gate, Place};
 use crate::keeper::Keeper;
 use crate::metrics::{Door, Metrics};
 use crate::upload::{BodyReader, Pace};
-use crate::{api, nix, operations, registry, upload};
+use crate::{actions, api, nix, operations, registry, upload};
 use bytes::Bytes;
 use firn_services::Services;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
@@ -28,6 +29,9 @@ const DOCUMENT_BODIES_KIB: usize = 64 << 10;
 /// Frame bodies worked on at a time. One of each session is decoded, which takes some 4 MiB; the others
 /// wait for it or for the disk.
 const FRAME_WORKERS: usize = 8;
+/// Parts of Actions entries at a time, for each upload that may be worked on: clients send several in parallel,
+/// and one needs no more than a buffer.
+const PARTS_AN_UPLOAD: usize = 4;
 /// When to come again if there was no place, in seconds.
 const COME_AGAIN_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
@@ -41,6 +45,12 @@ pub(crate) struct App {
     pub(crate) document_bodies: Gate,
     pub(crate) frame_workers: Semaphore,
     uploads: Gate,
+    /// Parts of Actions entries on their way to the disk.
+    pub(crate) parts: Gate,
+    /// Actions entries being made of their parts.
+    pub(crate) commits: Gate,
+    pub(crate) actions_rate: Rate,
+    pub(crate) oidc_keys: api::OidcKeys,
     /// The server's URL as it knows it: configured, or its address.
     pub(crate) url: String,
 }
@@ -104,8 +114,27 @@ impl App {
             document_bodies: gate(DOCUMENT_BODIES_KIB),
             frame_workers: Semaphore::new(FRAME_WORKERS),
             uploads: gate(config.limits.uploads_max),
+            parts: gate(config.limits.uploads_max * PARTS_AN_UPLOAD),
+            commits: gate(config.limits.uploads_max),
+            actions_rate: Rate::new(config.limits.actions_uploads_per_minute_max),
+            oidc_keys: api::OidcKeys::default(),
             config,
             url,
+        }
+    }
+
+    /// The URL by which a client knows the server: configured, or what its request says.
+    pub(crate) fn base_url(&self, headers: &HeaderMap) -> String {
+        if self.config.public_url.is_some() {
+            return self.url.clone();
+        }
+        let header = |name: &str| headers.get(name)?.to_str().ok();
+        match header("host") {
+            Some(host) => {
+                let scheme = header("x-forwarded-proto").filter(|scheme| *scheme == "https");
+                format!("{}://{host}", scheme.unwrap_or("http"))
+            }
+            None => self.url.clone(),
         }
     }
 
@@ -139,6 +168,7 @@ fn door(path: &str) -> Door {
         "v2" => Door::Registry,
         "api" => Door::Api,
         "" | "healthz" | "readyz" | "metrics" => Door::Operations,
+        _ if actions::is_ours(path) => Door::Actions,
         _ => Door::Nix,
     }
 }
@@ -179,7 +209,8 @@ impl Doors {
         if matches!(status.as_u16(), 429 | 503) {
             response
                 .headers_mut()
-                .insert(RETRY_AFTER, COME_AGAIN_SECONDS);
+                .entry(RETRY_AFTER)
+                .or_insert(COME_AGAIN_SECONDS);
         }
         app.metrics.request(door, status.as_u16());
         let _entered = span.enter();
@@ -195,6 +226,7 @@ impl Doors {
         match door {
             Door::Nix => nix::handle(self.app, request).await,
             Door::Registry => registry::handle(self.app, request).await,
+            Door::Actions => actions::handle(self.app, request).await,
             Door::Api | Door::Operations => {
                 let sent = self.app.metrics.sent(door);
                 match self.axum.call(request.map(axum::body::Body::new)).await {

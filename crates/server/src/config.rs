@@ -1,6 +1,7 @@
 //! Configuration: works with none; a JSON file, then flags, change it.
 
 use crate::limits::Limits;
+use firn_services::access::oidc::Issuer;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct Config {
     pub connections_max: usize,
     /// What one client may cost.
     pub limits: Limits,
+    /// Whose tokens are exchanged for tokens of the Actions cache, and for which repositories.
+    pub actions_oidc: Vec<Issuer>,
 }
 
 impl Default for Config {
@@ -66,6 +69,7 @@ impl Default for Config {
             drain_seconds: 30,
             connections_max: 4096,
             limits: Limits::default(),
+            actions_oidc: Vec::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! [`start`] needs no async world: it brings its own runtime, so that the program and tests use
 //! it alike.
 
+mod actions;
 mod api;
 mod app;
 mod auth;
@@ -18,6 +19,7 @@ pub mod loopback;
 mod metrics;
 mod nix;
 mod operations;
+mod query;
 mod registry;
 mod running;
 mod scrub;

@@ -24,6 +24,10 @@ pub struct Limits {
     pub answer_seconds_max: u64,
     /// NAR and blob uploads worked on at a time: each holds a decompressor and chunks.
     pub uploads_max: usize,
+    /// Uploads that a repository of the Actions cache may begin in a minute; 0 is as many as come.
+    pub actions_uploads_per_minute_max: usize,
+    /// An Actions upload that no byte came for in this time ends, and its key is free, in seconds.
+    pub actions_idle_seconds_max: u64,
 }
 
 impl Default for Limits {
@@ -38,6 +42,8 @@ impl Default for Limits {
             place_seconds_max: 300,
             answer_seconds_max: 300,
             uploads_max: 16,
+            actions_uploads_per_minute_max: 200,
+            actions_idle_seconds_max: 300,
         }
     }
 }

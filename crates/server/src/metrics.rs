@@ -14,6 +14,7 @@ use std::time::Duration;
 pub(crate) enum Door {
     Nix,
     Registry,
+    Actions,
     Api,
     Operations,
 }

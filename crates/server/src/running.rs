@@ -90,6 +90,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     use_small_pages();
     let store = Store::open(config.store_options())?;
     let services = Services::open(store, &config.data)?;
+    let idle = Duration::from_secs(config.limits.actions_idle_seconds_max);
+    services.actions.set_idle(idle);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(io_threads())
@@ -192,6 +194,12 @@ async fn keep_within_limits(app: std::sync::Weak<App>) {
             if let Err(error) = app.services.retention.keep() {
                 tracing::error!(error = error.chain(), "keeping caches within their limits");
             }
+            if let Err(error) = app.services.actions.keep() {
+                tracing::error!(
+                    error = error.chain(),
+                    "ending Actions entries that nobody uses"
+                );
+            }
         })
         .await;
     }
@@ -263,6 +271,9 @@ impl Running {
             .shutdown_timeout(Duration::from_secs(self.app.config.drain_seconds));
         if let Err(error) = self.app.services.retention.flush() {
             tracing::warn!(error = error.chain(), "noting what was used");
+        }
+        if let Err(error) = self.app.services.actions.flush() {
+            tracing::warn!(error = error.chain(), "noting what was looked for");
         }
         Ok(self.app.services.store.close()?)
     }

@@ -35,6 +35,10 @@ pub fn explain(cache: &CacheRow, entry: &Entry, blobs: &[BlobInfo]) -> Meaning {
             document::read_value(&entry.value).is_none(),
             "its value does not parse",
         ),
+        EntryKind::ActionsEntry => fault_if(
+            !crate::actions::is_sound(entry),
+            "its key or its value does not parse",
+        ),
         _ => Meaning::default(),
     };
     if blobs.len() != entry.blobs.len() {

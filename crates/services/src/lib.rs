@@ -1,9 +1,10 @@
-//! What Firn's doors do, apart from HTTP: access, the Nix cache, the registry and pushing.
+//! What Firn's doors do, apart from HTTP: access, the Nix cache, the registry, the Actions cache and pushing.
 //!
 //! Synchronous and without a web framework; bodies come as [`std::io::Read`] and leave as
 //! [`firn_store::BlobReader`]. The server brings these calls to blocking threads.
 
 pub mod access;
+pub mod actions;
 pub mod check;
 pub mod document;
 pub mod error;
@@ -16,6 +17,7 @@ mod sessions;
 mod sync;
 
 pub use access::{Access, Cache, Identity, Refusal};
+pub use actions::Actions;
 pub use error::ServiceError;
 pub use nix_cache::NixCache;
 pub use push::Push;
@@ -38,6 +40,8 @@ pub struct Services {
     pub registry: Registry,
     /// The push protocol.
     pub push: Push,
+    /// The GitHub Actions cache.
+    pub actions: Actions,
     /// What caches keep.
     pub retention: Arc<Retention>,
 }
@@ -72,7 +76,13 @@ impl Services {
             retention.clone(),
         );
         Ok(Self {
-            registry: Registry::new(store.clone(), access.clone(), uses, retention.clone()),
+            registry: Registry::new(
+                store.clone(),
+                access.clone(),
+                uses.clone(),
+                retention.clone(),
+            ),
+            actions: Actions::new(store.clone(), access.clone(), retention.clone(), uses),
             push,
             retention,
             store,
@@ -89,6 +99,7 @@ impl Services {
         self.access.retire_keys();
         self.push.sweep();
         self.registry.sweep();
+        self.actions.sweep();
         self.nix_cache.sweep();
     }
 }

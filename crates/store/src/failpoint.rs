@@ -63,6 +63,10 @@ points! {
     GzipRemembered,
     /// A session and its pins are gone.
     SessionClosed,
+    /// A part of what is staged is durable, and no row says so.
+    PartSynced,
+    /// What has ended has lost its files, and not its rows.
+    StagedFilesDeleted,
     /// Expired sessions and their pins are gone.
     SessionsReaped,
     /// Operations are in the transaction, which is not committed.

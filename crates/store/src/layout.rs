@@ -6,6 +6,7 @@
 //! DIR/firn.db                                   the database, mode 0600
 //! DIR/packs/<domain>/<2 hex>/<32 hex>.pack      frames; <domain> is the name, percent-encoded
 //! DIR/segments/<16 hex>-<16 hex>.seg            the index; names sort by the time of writing
+//! DIR/staged/<32 hex>-<16 hex>                  parts of uploads under way; the database knows which
 //! ```
 //!
 //! The last part of a pack's and of a segment's name is random, so that no name is used twice.
@@ -21,6 +22,9 @@ pub(crate) const DATABASE: &str = "firn.db";
 pub(crate) const PACKS: &str = "packs";
 /// Prefix of the segments.
 pub(crate) const SEGMENTS: &str = "segments";
+
+/// Prefix of the parts of uploads under way.
+pub(crate) const STAGED: &str = "staged";
 
 /// Names the format.
 pub(crate) const VERSION_FILE: &str = "VERSION";
@@ -91,6 +95,11 @@ pub(crate) fn parse_pack_key(key: &str) -> Option<(String, String)> {
 /// Where a segment lies. `at` is in microseconds and grows from segment to segment.
 pub(crate) fn segment_key(at: i64, random: &str) -> String {
     format!("{SEGMENTS}/{at:016x}-{random}.seg")
+}
+
+/// Where a part of what is staged lies.
+pub(crate) fn staged_key(id: &str, random: &str) -> String {
+    format!("{STAGED}/{id}-{random}")
 }
 
 /// The time in a segment's name.

@@ -12,6 +12,8 @@
 //! | `read` | where a blob's frames lie, and reading them |
 //! | `verifier`, `ingest` | hashing blobs, from frames and from streams |
 //! | `uploads` | streams that go on after a restart |
+//! | `staged` | bytes on their way in as parts, in any order |
+//! | `lookups` | what was looked for, and how that went |
 //! | `shared` | a store without a server: in a folder, a bucket or a registry |
 //! | `backup`, `replica` | a copy of a folder that is being served, and frames out of one |
 //! | `check` | structure and data |
@@ -35,6 +37,7 @@ mod failpoint;
 mod files;
 mod ingest;
 mod layout;
+mod lookups;
 mod packs;
 mod quarantine;
 mod read;
@@ -43,6 +46,7 @@ mod replica;
 mod retention;
 mod segments;
 pub mod shared;
+mod staged;
 mod store;
 mod types;
 mod uploads;
@@ -56,6 +60,7 @@ pub use ingest::Ingest;
 pub use read::BlobReader;
 pub use replica::Replica;
 pub use retention::Eviction;
+pub use staged::{PartWriter, StagedReader};
 pub use types::*;
 pub use uploads::Upload;
 pub use verifier::{BlobVerifier, FreshChunk};
@@ -171,6 +176,45 @@ impl Store {
         self.inner
             .db
             .read(|connection| entries::list(connection, cache, kind, prefix, after, limit))
+    }
+
+    /// The newest of the entries whose keys begin with `prefix`.
+    pub fn newest_entry(
+        &self,
+        cache: CacheId,
+        kind: EntryKind,
+        prefix: &str,
+    ) -> Result<Option<Entry>, StoreError> {
+        self.inner
+            .db
+            .read(|connection| entries::newest(connection, cache, kind, prefix))
+    }
+
+    /// Keys that begin with `prefix` and end with `suffix`; a look at all with the prefix.
+    pub fn keys_around(
+        &self,
+        cache: CacheId,
+        kind: EntryKind,
+        prefix: &str,
+        suffix: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        self.inner
+            .db
+            .read(|connection| entries::around(connection, cache, kind, prefix, suffix, limit))
+    }
+
+    /// One entry, by its sequence.
+    pub fn entry_by_sequence(
+        &self,
+        cache: CacheId,
+        kind: EntryKind,
+        sequence: u64,
+    ) -> Result<Option<Entry>, StoreError> {
+        let sequence = db::signed(sequence);
+        self.inner
+            .db
+            .read(|connection| entries::servable_of_sequence(connection, cache, sequence, kind))
     }
 
     /// The one point of visibility (rule 3). With a session, it must be alive. Fails with

@@ -57,6 +57,7 @@ pub(crate) fn rebuild(options: &Options) -> Result<RebuildReport, StoreError> {
     drop_incomplete_blobs(&transaction, &mut report, options.lease)?;
     place_entries(&transaction, &mut report, options.lease)?;
     grow_sequence(&transaction, sequence)?;
+    forget_uses(&transaction)?;
     transaction.commit()?;
     connection
         .close()
@@ -495,6 +496,24 @@ fn place_entries(
         }
         report.entries += 1;
     }
+    Ok(())
+}
+
+/// When entries were last used is not known any more: they count as used now, or retention would take what was
+/// saved long ago and is used every day. Numbers of what is staged go on far from those that were told to clients.
+fn forget_uses(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute(
+        concat!(
+            "INSERT INTO uses (entry, at_ms) SELECT sequence, ",
+            now_ms!(),
+            " FROM entries"
+        ),
+        [],
+    )?;
+    connection.execute(
+        "INSERT INTO sqlite_sequence (name, seq) VALUES ('staged', unixepoch())",
+        [],
+    )?;
     Ok(())
 }
 

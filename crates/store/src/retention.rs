@@ -86,9 +86,34 @@ impl Store {
         values: bool,
         take: &mut dyn FnMut(HeldEntry),
     ) -> Result<(), StoreError> {
+        self.held_entries_below(cache, kind, "", values, take)
+    }
+
+    /// As [`Store::held_entries`], of those whose keys begin with `prefix`.
+    pub fn held_entries_below(
+        &self,
+        cache: CacheId,
+        kind: EntryKind,
+        prefix: &str,
+        values: bool,
+        take: &mut dyn FnMut(HeldEntry),
+    ) -> Result<(), StoreError> {
+        self.inner.db.snapshot(|connection| {
+            retention::each_entry(connection, cache, kind, prefix, values, take)
+        })
+    }
+
+    /// A cache's evictions of entries whose keys begin with `prefix`, the newest first.
+    pub fn evictions_below(
+        &self,
+        cache: CacheId,
+        kind: EntryKind,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<Evicted>, StoreError> {
         self.inner
             .db
-            .snapshot(|connection| retention::each_entry(connection, cache, kind, values, take))
+            .read(|connection| retention::evictions_below(connection, cache, kind, prefix, limit))
     }
 
     /// Gives every blob that entries of the cache name to `take`, once.

@@ -65,7 +65,7 @@ impl Inner {
             changes: AtomicU64::new(0),
             remake: OnceLock::new(),
         };
-        Ok(Self {
+        let inner = Self {
             packs: Packs::new(
                 db.clone(),
                 folder.clone(),
@@ -84,7 +84,9 @@ impl Inner {
             db,
             options,
             _lock: lock,
-        })
+        };
+        inner.recover_staged()?;
+        Ok(inner)
     }
 
     /// Seals packs, writes the last segment, ends the threads. Whatever fails, all of it is tried.

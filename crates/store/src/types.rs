@@ -78,6 +78,8 @@ pub enum EntryKind {
     Root = 18,
     /// A store path that a collector found in nobody's use, by its cache and hash part; in a store without a server.
     PathMark = 20,
+    /// What an Actions client saved, by repository, scope, version and key.
+    ActionsEntry = 21,
 }
 
 impl EntryKind {
@@ -102,6 +104,7 @@ impl EntryKind {
         Self::PackMark,
         Self::Root,
         Self::PathMark,
+        Self::ActionsEntry,
     ];
 
     /// The kind of a number of the format, if this program knows it.
@@ -221,9 +224,25 @@ pub enum EvictionReason {
     Unused = 1,
     /// The cache held more than its quota.
     Quota = 2,
+    /// Somebody deleted it.
+    Deleted = 3,
+    /// Somebody put another in its place.
+    Replaced = 4,
 }
 
-/// A narinfo or manifest that was taken away.
+impl EvictionReason {
+    /// The reason of a number; of one that this program does not know, the commonest.
+    pub(crate) fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Unused,
+            3 => Self::Deleted,
+            4 => Self::Replaced,
+            _ => Self::Quota,
+        }
+    }
+}
+
+/// A narinfo, manifest or Actions entry that was taken away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Evicted {
@@ -308,6 +327,44 @@ pub struct UploadLimits {
     pub fresh: Duration,
     /// Most of them in a cache.
     pub open_max: usize,
+}
+
+/// What is staged: bytes on their way in, in parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Staged {
+    /// Grows; never used again while the database lasts.
+    pub number: u64,
+    /// Random.
+    pub id: String,
+    pub cache: CacheId,
+    /// On whose behalf, as its beginner said.
+    pub owner: String,
+    /// What nobody else can stage meanwhile.
+    pub key: String,
+    /// Its beginner's own.
+    pub note: Bytes,
+}
+
+/// A durable part of what is staged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct StagedPart {
+    pub name: String,
+    /// Where it lies.
+    pub file: String,
+    pub length: u64,
+}
+
+/// What was looked for, and how that went; the services say it in `detail`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct LookupRow {
+    pub cache: CacheId,
+    pub owner: String,
+    /// Seconds since 1970.
+    pub at: i64,
+    pub detail: Bytes,
 }
 
 /// Figures of one cache.

@@ -5,6 +5,8 @@
     reason = "a scenario that cannot be played fails its test"
 )]
 
+pub mod actions;
+
 use firn_formats::Sha256;
 use firn_formats::nix::base32;
 use firn_formats::push::{
@@ -435,8 +437,6 @@ fn wire(random: &mut Random, request: &Request, token: &str) -> Vec<u8> {
 
 /// Sends `count` malformed requests to a door of the server at `address`, one after the other.
 pub fn run(address: &str, token: &str, door: Door, seed: u64, count: usize) -> Report {
-    let mut random = Random::new(seed);
-    let mut report = Report::default();
     let mut connection = Connection {
         address: address.to_owned(),
         stream: None,
@@ -446,8 +446,25 @@ pub fn run(address: &str, token: &str, door: Door, seed: u64, count: usize) -> R
         Door::Admin => admin_requests(),
         Door::Push => push_requests(&begin(&mut connection, token)),
     };
+    run_requests(address, token, &requests, seed, count)
+}
+
+/// As [`run`], with these requests.
+pub fn run_requests(
+    address: &str,
+    token: &str,
+    requests: &[Request],
+    seed: u64,
+    count: usize,
+) -> Report {
+    let mut random = Random::new(seed);
+    let mut report = Report::default();
+    let mut connection = Connection {
+        address: address.to_owned(),
+        stream: None,
+    };
     for _ in 0..count {
-        let mut request = random.pick(&requests).clone();
+        let mut request = random.pick(requests).clone();
         mutate(&mut random, &mut request);
         let bytes = wire(&mut random, &request, token);
         let mut slow = Duration::MAX;

@@ -1,7 +1,8 @@
 //! A whole server in this process, in a folder of its own, on a free port of the loopback.
 
 use crate::folder::bytes_below;
-use firn_formats::admin::{Right, TokenCreate};
+use firn_formats::actions::Scope;
+use firn_formats::admin::{ActionsGrant, Right, TokenCreate};
 use firn_server::{Config, Running};
 use firn_store::CollectionOptions;
 use std::net::SocketAddr;
@@ -112,6 +113,27 @@ impl TestServer {
             allow: allow.to_vec(),
             expires_in: None,
             note: None,
+            actions: None,
+        };
+        let tokens = self.running().services().access.tokens();
+        tokens.create(&request).expect("a token").token
+    }
+
+    /// A new token for the Actions cache of a repository in a cache.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[allow(clippy::expect_used)]
+    pub fn actions_token(&self, cache: &str, repository: &str, scopes: &[Scope]) -> String {
+        let request = TokenCreate {
+            caches: vec![cache.to_owned()],
+            allow: Vec::new(),
+            expires_in: None,
+            note: None,
+            actions: Some(ActionsGrant {
+                repository: repository.to_owned(),
+                scopes: scopes.to_vec(),
+            }),
         };
         let tokens = self.running().services().access.tokens();
         tokens.create(&request).expect("a token").token

@@ -106,6 +106,12 @@ pub(crate) struct Configure {
     priority: Option<u32>,
     #[command(flatten)]
     limits: Limits,
+    /// How much each repository of the Actions cache may hold; `none` is the default again [default: 10GiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_limit_bytes)]
+    actions_quota: Option<u64>,
+    /// How long an entry of the Actions cache is kept after its last use; `none` is the default again [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = parse_limit_time)]
+    actions_keep_for: Option<u64>,
 }
 
 pub(crate) fn run(global: &Global, command: Command) -> Outcome {
@@ -128,6 +134,8 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
                 priority: configure.priority,
                 keep_for_seconds: configure.limits.keep_for,
                 quota_bytes: configure.limits.quota,
+                actions_keep_for_seconds: configure.actions_keep_for,
+                actions_quota_bytes: configure.actions_quota,
             };
             let view = server.cache_configure(&configure.name, &change)?;
             show(global.json, &view, text)

@@ -7,7 +7,8 @@ use crate::{
     units::parse_duration,
 };
 use clap::{Subcommand, ValueEnum};
-use firn_formats::admin::{Right, Rotate, TokenCreate, TokenView};
+use firn_formats::actions::Scope;
+use firn_formats::admin::{ActionsGrant, Right, Rotate, TokenCreate, TokenView};
 use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
@@ -31,8 +32,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Create {
-    /// What it may do, separated by commas
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "pull,push")]
+    /// What it may do, separated by commas [default: pull,push]
+    #[arg(long, value_enum, value_delimiter = ',')]
     allow: Vec<Allow>,
     /// When it ends, such as 12h or 30d [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -40,6 +41,43 @@ pub(crate) struct Create {
     /// What it is for
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
+    /// For the Actions cache of a repository; it then may nothing else unless --allow says so
+    #[arg(long, value_name = "OWNER/NAME", requires = "scope")]
+    actions_repo: Option<String>,
+    /// A ref, or a branch's name: where entries are saved and first looked for. Further ones are only read, the last
+    /// of them is the default branch
+    #[arg(long, value_name = "REF", requires = "actions_repo")]
+    scope: Vec<String>,
+    /// Save nothing in the first scope either
+    #[arg(long, requires = "actions_repo")]
+    read_only: bool,
+}
+
+impl Create {
+    fn actions(&self) -> Option<ActionsGrant> {
+        let scopes = self.scope.iter().enumerate().map(|(place, name)| {
+            let name = match name.starts_with("refs/") {
+                true => name.clone(),
+                false => format!("refs/heads/{name}"),
+            };
+            match place == 0 && !self.read_only {
+                true => Scope::write(&name),
+                false => Scope::read(&name),
+            }
+        });
+        Some(ActionsGrant {
+            repository: self.actions_repo.clone()?,
+            scopes: scopes.collect(),
+        })
+    }
+
+    fn allow(&self) -> Vec<Right> {
+        let asked = self.allow.iter().map(|allow| Right::from(*allow));
+        match self.actions_repo {
+            None if self.allow.is_empty() => vec![Right::Pull, Right::Push],
+            _ => asked.collect(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -70,7 +108,8 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
         Command::Create(create) => {
             let created = server.token_create(&TokenCreate {
                 caches: global.cache.split(',').map(str::to_owned).collect(),
-                allow: create.allow.into_iter().map(Right::from).collect(),
+                allow: create.allow(),
+                actions: create.actions(),
                 expires_in: create.expires.map(|time| time.as_secs()),
                 note: create.note,
             })?;

@@ -80,6 +80,10 @@ pub enum EvictionCause {
     Unused,
     /// The cache held more than its quota, and this was used least recently.
     Quota,
+    /// Somebody deleted it.
+    Deleted,
+    /// Somebody put another in its place.
+    Replaced,
 }
 
 /// A store path or image that went.

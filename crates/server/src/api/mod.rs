@@ -4,11 +4,13 @@ mod admin;
 mod check;
 mod fault;
 mod gc;
+mod oidc;
 mod pull;
 mod push;
 mod retention;
 
 pub(crate) use fault::Fault;
+pub(crate) use oidc::Keys as OidcKeys;
 
 use crate::app::{App, blocking};
 use crate::auth::identify;
@@ -74,6 +76,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/push/{session}/heartbeat", post(push::heartbeat))
         .route("/api/v1/chunks/{hash}", get(push::chunk_list))
         .route("/api/v1/nars/{hash}", get(pull::layout))
+        .route("/api/v1/actions/oidc", post(oidc::exchange))
         .fallback(async || Fault::new(ApiErrorCode::NotFound, "no such endpoint"))
 }
 

@@ -132,6 +132,8 @@ pub(super) fn view(evicted: Evicted) -> EvictionView {
         reason: match evicted.reason {
             EvictionReason::Unused => EvictionCause::Unused,
             EvictionReason::Quota => EvictionCause::Quota,
+            EvictionReason::Deleted => EvictionCause::Deleted,
+            EvictionReason::Replaced => EvictionCause::Replaced,
         },
         bytes: evicted.bytes,
         used_at: evicted.used_at,

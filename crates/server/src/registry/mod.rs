@@ -9,6 +9,7 @@ use crate::app::{App, JSON, WorkerFailed, bare, blocking, respond, status};
 use crate::auth::identify;
 use crate::body::Body;
 use crate::gate::Busy;
+use crate::query::parse_query;
 use firn_formats::admin::Right;
 use firn_formats::oci::{Digest, ErrorCode};
 use firn_services::registry::{RegistryError, Repository};
@@ -145,25 +146,10 @@ impl Call {
         Ok(blocking(move || work(&app)).await??)
     }
 
-    /// The URL by which this client knows the server.
-    fn base_url(&self) -> String {
-        if self.app.config.public_url.is_some() {
-            return self.app.url.clone();
-        }
-        match self.header(http::header::HOST) {
-            Some(host) => {
-                let scheme = self.header("x-forwarded-proto");
-                let scheme = scheme.filter(|scheme| *scheme == "https").unwrap_or("http");
-                format!("{scheme}://{host}")
-            }
-            None => self.app.url.clone(),
-        }
-    }
-
     fn challenge(&self, right: Option<Right>) -> String {
         let mut challenge = format!(
             "Bearer realm=\"{}/v2/_token\",service=\"{REALM_SERVICE}\"",
-            self.base_url()
+            self.app.base_url(&self.headers)
         );
         let actions = match right {
             None => return challenge,
@@ -321,7 +307,7 @@ pub(crate) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
         name: name.to_owned(),
         method: parts.method,
         headers: parts.headers,
-        query: token::parse_query(parts.uri.query().unwrap_or_default()),
+        query: parse_query(parts.uri.query().unwrap_or_default()),
     };
     let mut response = match route(&call, &target, body).await {
         Ok(response) => response,

@@ -2,6 +2,7 @@
 
 use super::{Answer, Call, Failure};
 use crate::app::{JSON, respond};
+use crate::query::parse_query;
 use crate::upload::gather;
 use firn_formats::admin::Right;
 use firn_services::registry::RegistryError;
@@ -13,40 +14,6 @@ use hyper::body::Incoming;
 /// client cannot change it under way.
 const TOKEN_SECONDS: u64 = 3600;
 const FORM_BYTES_MAX: usize = 64 << 10;
-
-/// Takes a query or a form apart.
-pub(super) fn parse_query(query: &str) -> Vec<(String, String)> {
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decoded(key), decoded(value))
-        })
-        .collect()
-}
-
-fn decoded(text: &str) -> String {
-    let text = text.replace('+', " ");
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let mut ahead = bytes.clone();
-        let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-        match (digit(ahead.next()), digit(ahead.next())) {
-            (Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                bytes = ahead;
-            }
-            _ => out.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
 
 /// The caches and rights that scopes ask for and `who` has.
 fn granted(call: &Call, who: &Identity, scopes: &[String]) -> (Vec<String>, Vec<Right>) {

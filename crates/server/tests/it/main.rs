@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod actions;
 mod admin;
 mod auth_matrix;
 mod check;

@@ -5,12 +5,15 @@
 
 pub mod keys;
 pub mod name;
+pub mod oidc;
 pub mod token;
 
 pub use keys::Keys;
-pub use token::{Claims, TokenFault, Tokens};
+pub use token::{Claims, TokenFault, Tokens, UrlClaims};
 
+use crate::actions::{ActionsConfig, Repository};
 use crate::{ServiceError, secret_file, sync};
+use firn_formats::actions::Scopes;
 use firn_formats::admin::{
     CacheConfigure, CacheCreate, CacheView, EvictedSummary, Right, TokenCreate,
 };
@@ -43,6 +46,9 @@ pub struct CacheConfig {
     /// Stored bytes beyond which what was used least recently goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_bytes: Option<u64>,
+    /// What its Actions repositories may hold.
+    #[serde(default, skip_serializing_if = "ActionsConfig::is_default")]
+    pub actions: ActionsConfig,
 }
 
 fn default_priority() -> u32 {
@@ -165,6 +171,7 @@ impl Access {
             allow: vec![Right::Admin],
             expires_in: None,
             note: Some("made by the server, for admin.token".to_owned()),
+            actions: None,
         })?;
         secret_file::write(&self.admin_token_path(), &format!("{}\n", created.token))
     }
@@ -223,6 +230,30 @@ impl Access {
         }
     }
 
+    /// The Actions repository and the scopes in it that `who` has a token for. `cache`: the one that the request
+    /// names, if it names one; it must be the token's.
+    ///
+    /// # Errors
+    /// Says what is lacking. A cache that exists and one that does not answer alike.
+    pub fn actions(
+        &self,
+        who: &Identity,
+        cache: Option<&str>,
+    ) -> Result<(Repository, Scopes), Refusal> {
+        let claims = match who {
+            Identity::Anonymous => return Err(Refusal::Unauthorized),
+            Identity::Refused(fault) => return Err(Refusal::BadToken(*fault)),
+            Identity::Token(claims) => claims,
+        };
+        let (own, name, scopes) = claims.actions().ok_or(Refusal::Denied)?;
+        if cache.is_some_and(|cache| cache != own) {
+            return Err(Refusal::Denied);
+        }
+        let cache = sync::read(&self.caches).get(own).cloned();
+        let cache = cache.ok_or(Refusal::Denied)?;
+        Ok((Repository { cache, name }, scopes))
+    }
+
     /// The cache of an image name and the image's name inside it: the longest cache name wins.
     /// Does not say whether anyone may see it.
     pub fn split_repository<'a>(&self, repository: &'a str) -> Option<(Arc<Cache>, &'a str)> {
@@ -242,7 +273,7 @@ impl Access {
     }
 
     /// A cache by its row. Does not say whether anyone may see it.
-    pub(crate) fn cache_by_id(&self, id: CacheId) -> Option<Arc<Cache>> {
+    pub fn cache_by_id(&self, id: CacheId) -> Option<Arc<Cache>> {
         let caches = sync::read(&self.caches);
         caches.values().find(|cache| cache.row.id == id).cloned()
     }
@@ -281,6 +312,7 @@ impl Access {
             upstream_keys: request.upstream_keys.clone(),
             keep_for_seconds: limit(request.keep_for_seconds),
             quota_bytes: limit(request.quota_bytes),
+            actions: ActionsConfig::default(),
         };
         let _changing = sync::lock(&self.changing);
         // Keys without a cache are of no harm, a cache without keys is.
@@ -310,6 +342,12 @@ impl Access {
             }
             if request.quota_bytes.is_some() {
                 config.quota_bytes = limit(request.quota_bytes);
+            }
+            if request.actions_keep_for_seconds.is_some() {
+                config.actions.keep_for_seconds = limit(request.actions_keep_for_seconds);
+            }
+            if request.actions_quota_bytes.is_some() {
+                config.actions.quota_bytes = limit(request.actions_quota_bytes);
             }
             Ok(self
                 .store

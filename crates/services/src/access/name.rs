@@ -13,6 +13,7 @@ const RESERVED_FIRST: &[&str] = &[
     "api",
     "twirp",
     "_apis",
+    "devstoreaccount1",
     "healthz",
     "readyz",
     "livez",

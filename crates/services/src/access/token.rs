@@ -8,6 +8,7 @@ use super::name::pattern_covers;
 use crate::{ServiceError, secret_file, sync};
 use bytes::Bytes;
 use firn_formats::Sha256;
+use firn_formats::actions::{RepositoryName, Scopes};
 use firn_formats::admin::{Right, TokenCreate, TokenCreated, TokenView};
 use firn_store::{CacheId, EntryKind, IfExists, NewEntry, Publication, Store};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -23,6 +24,10 @@ const TOKEN_BYTES_MAX: usize = 8 << 10;
 const PATTERNS_MAX: usize = 100;
 /// Tokens whose check is remembered.
 const REMEMBERED_TOKENS: usize = 4096;
+/// How far clocks of machines that share a key may differ, in seconds.
+const CLOCK_SECONDS: u64 = 60;
+/// The end of Actions tokens that have none: Go's clients want a number. It is that of the year 9999.
+const NEVER: u64 = 253_402_300_799;
 /// Entries read at once.
 const PAGE: usize = 1000;
 
@@ -44,6 +49,30 @@ pub struct Claims {
     /// Made by the registry's token endpoint for the scopes asked; more can be asked for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub registry: bool,
+    /// Seconds since 1970; Go's Actions clients want it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<u64>,
+    /// The repository of the Actions cache that `ac` is about, in the one cache that `caches` names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    /// What may be read and saved there, as [`Scopes`] read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ac: Option<String>,
+}
+
+/// What a signed URL of the Actions cache is good for. No token has these claims, and no URL those of a token.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct UrlClaims {
+    /// The method: `get` or `put`.
+    pub method: String,
+    /// The row of the cache.
+    pub cache: i64,
+    /// The entry or the upload.
+    pub entry: String,
+    /// Bytes: of the entry, or at most of the upload.
+    pub size: u64,
+    /// Seconds since 1970.
+    pub exp: u64,
 }
 
 impl Claims {
@@ -58,6 +87,17 @@ impl Claims {
                 .caches
                 .iter()
                 .any(|pattern| pattern_covers(pattern, name))
+    }
+}
+
+impl Claims {
+    /// The cache, repository and scopes of a token for the Actions cache.
+    pub fn actions(&self) -> Option<(&str, RepositoryName, Scopes)> {
+        let [cache] = self.caches.as_slice() else {
+            return None;
+        };
+        let repository = RepositoryName::parse(self.repo.as_deref()?).ok()?;
+        Some((cache, repository, Scopes::parse(self.ac.as_deref()?).ok()?))
     }
 }
 
@@ -101,7 +141,11 @@ pub(crate) fn now() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-fn random_id() -> Result<String, ServiceError> {
+/// 16 random bytes in hexadecimal.
+///
+/// # Errors
+/// If the system gives none.
+pub fn random_id() -> Result<String, ServiceError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(ServiceError::Random)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -238,6 +282,12 @@ impl Tokens {
         if key_until.is_some_and(|until| until <= now) {
             return Err(TokenFault::Invalid);
         }
+        if claims
+            .nbf
+            .is_some_and(|nbf| nbf > now.saturating_add(CLOCK_SECONDS))
+        {
+            return Err(TokenFault::Invalid);
+        }
         if claims.exp.is_some_and(|exp| exp <= now) {
             return Err(TokenFault::Expired);
         }
@@ -306,18 +356,7 @@ impl Tokens {
     /// If the request is unsound or the store fails.
     pub fn create(&self, request: &TokenCreate) -> Result<TokenCreated, ServiceError> {
         check_request(request)?;
-        let iat = now();
-        let claims = Claims {
-            jti: random_id()?,
-            iat,
-            exp: request
-                .expires_in
-                .map(|seconds| iat.saturating_add(seconds)),
-            caches: request.caches.clone(),
-            allow: request.allow.clone(),
-            parent: None,
-            registry: false,
-        };
+        let claims = self.claims(request)?;
         let token = self.sign(&claims)?;
         let created = TokenCreated {
             id: claims.jti.clone(),
@@ -334,6 +373,75 @@ impl Tokens {
             serde_json::to_vec(&issued)?.into(),
         )?;
         Ok(created)
+    }
+
+    /// As [`Tokens::create`], kept in no list: for tokens that end soon.
+    ///
+    /// # Errors
+    /// If the request is unsound.
+    pub fn issue(&self, request: &TokenCreate) -> Result<TokenCreated, ServiceError> {
+        check_request(request)?;
+        let claims = self.claims(request)?;
+        Ok(TokenCreated {
+            token: self.sign(&claims)?,
+            expires: claims.exp.and_then(rfc3339),
+            id: claims.jti,
+        })
+    }
+
+    fn claims(&self, request: &TokenCreate) -> Result<Claims, ServiceError> {
+        let iat = now();
+        let exp = request
+            .expires_in
+            .map(|seconds| iat.saturating_add(seconds));
+        let mut claims = Claims {
+            jti: random_id()?,
+            iat,
+            exp,
+            caches: request.caches.clone(),
+            allow: request.allow.clone(),
+            parent: None,
+            registry: false,
+            nbf: None,
+            repo: None,
+            ac: None,
+        };
+        if let Some(grant) = &request.actions {
+            let scopes = Scopes::new(grant.scopes.clone());
+            let scopes = scopes.map_err(|error| ServiceError::BadRequest(error.to_string()))?;
+            let repository = RepositoryName::parse(&grant.repository);
+            let repository =
+                repository.map_err(|error| ServiceError::BadRequest(error.to_string()))?;
+            claims.exp = Some(exp.unwrap_or(NEVER));
+            claims.nbf = Some(iat);
+            claims.repo = Some(repository.to_string());
+            claims.ac = Some(scopes.claim());
+        }
+        Ok(claims)
+    }
+
+    /// The signature of a URL: its claims, signed.
+    ///
+    /// # Errors
+    /// If it cannot be signed.
+    pub fn sign_url(&self, claims: &UrlClaims) -> Result<String, ServiceError> {
+        self.sign(claims)
+    }
+
+    /// The claims of a signed URL, if one of the keys signed them and they are good still.
+    pub fn verify_url(&self, signature: &str) -> Option<UrlClaims> {
+        if signature.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let now = now();
+        let keys = sync::read(&self.keys);
+        let found = keys.iter().rev().find_map(|key| {
+            let decoding = DecodingKey::from_secret(&key.secret);
+            let decoded = jsonwebtoken::decode::<UrlClaims>(signature, &decoding, &self.validation);
+            Some((decoded.ok()?.claims, key.is_over(now)))
+        });
+        let (claims, over) = found?;
+        (!over && claims.exp > now).then_some(claims)
     }
 
     /// A short-lived token with no more rights than `parent` (anonymous without); kept in no list.
@@ -362,11 +470,14 @@ impl Tokens {
             parent: parent
                 .map(|claims| claims.parent.clone().unwrap_or_else(|| claims.jti.clone())),
             registry: true,
+            nbf: None,
+            repo: None,
+            ac: None,
         };
         Ok((self.sign(&claims)?, claims))
     }
 
-    fn sign(&self, claims: &Claims) -> Result<String, ServiceError> {
+    fn sign(&self, claims: &impl serde::Serialize) -> Result<String, ServiceError> {
         let keys = sync::read(&self.keys);
         let secret = keys.last().map_or(&[][..], |key| &key.secret);
         let encoding = EncodingKey::from_secret(secret);
@@ -441,8 +552,16 @@ impl Tokens {
 
 fn check_request(request: &TokenCreate) -> Result<(), ServiceError> {
     let refuse = |why: &str| Err(ServiceError::BadRequest(why.to_owned()));
-    if request.caches.is_empty() || request.allow.is_empty() {
+    if request.caches.is_empty() || (request.allow.is_empty() && request.actions.is_none()) {
         return refuse("a token names at least one cache pattern and one right");
+    }
+    if let Some(grant) = &request.actions {
+        if request.caches.len() != 1 || request.caches[0].contains('*') {
+            return refuse("a token for the Actions cache names one cache, without `*`");
+        }
+        if grant.scopes.is_empty() {
+            return refuse("a token for the Actions cache names at least one scope");
+        }
     }
     if request.caches.len() > PATTERNS_MAX || request.caches.iter().any(|name| name.len() > 256) {
         return refuse("too many cache patterns, or too long ones");

@@ -197,7 +197,10 @@ impl Run {
         let tags = self.tags(eviction, group)?;
         for node in groups.members(group) {
             let held = &self.plan.held[*node as usize];
-            if !matches!(held.kind, EntryKind::Narinfo | EntryKind::Manifest) {
+            if !matches!(
+                held.kind,
+                EntryKind::Narinfo | EntryKind::Manifest | EntryKind::ActionsEntry
+            ) {
                 continue;
             }
             let Some((key, name)) = named(eviction, held)? else {
@@ -205,7 +208,8 @@ impl Run {
             };
             match held.kind {
                 EntryKind::Narinfo => self.done.paths += 1,
-                _ => self.done.images += 1,
+                EntryKind::Manifest => self.done.images += 1,
+                _ => {}
             }
             let evicted = Evicted {
                 kind: held.kind,
@@ -247,7 +251,7 @@ impl Run {
     }
 }
 
-/// A narinfo's or manifest's key, and what people call it.
+/// A narinfo's, manifest's or Actions entry's key, and what people call it.
 fn named(eviction: &Eviction<'_>, held: &Held) -> Result<Option<(String, String)>, StoreError> {
     let Some(entry) = eviction.entry(held.sequence, held.kind)? else {
         return Ok(None);
@@ -262,6 +266,7 @@ fn named(eviction: &Eviction<'_>, held: &Held) -> Result<Option<(String, String)
             .and_then(|path| path.rsplit('/').next())
             .unwrap_or(&entry.key)
             .to_owned(),
+        EntryKind::ActionsEntry => entry.key.rsplit('\n').next().unwrap_or_default().to_owned(),
         _ => entry.key.clone(),
     };
     Ok(Some((entry.key, name)))

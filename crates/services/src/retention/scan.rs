@@ -92,6 +92,7 @@ pub(crate) fn scan(store: &Store, cache: CacheId) -> Result<Scan, ServiceError> 
     scanner.paths(&beside)?;
     scanner.layers()?;
     scanner.images()?;
+    scanner.actions()?;
     scanner.roots()?;
     scanner.settle();
     Ok(scanner.scan)
@@ -358,6 +359,14 @@ impl Scanner<'_> {
                     this.scan.graph.needs(subject, referrer);
                 }
             }
+        })
+    }
+
+    /// Actions entries need nothing, and nothing needs them.
+    fn actions(&mut self) -> Result<(), ServiceError> {
+        self.each(EntryKind::ActionsEntry, false, |this, entry| {
+            let node = this.add(EntryKind::ActionsEntry, &entry, this.leased(&entry));
+            this.names(node, &entry.blobs);
         })
     }
 

@@ -50,6 +50,7 @@ impl Fixture {
             priority: None,
             keep_for_seconds: keep_for,
             quota_bytes: quota,
+            ..CacheConfigure::default()
         };
         let cache = self.cache();
         self.services

@@ -122,12 +122,14 @@ pub(crate) fn delete(connection: &Connection, cache: CacheId) -> Result<(), Stor
         "DELETE FROM upload_chunks WHERE upload IN (SELECT session FROM uploads WHERE cache = ?)",
         "DELETE FROM uploads WHERE cache = ?",
         "DELETE FROM evictions WHERE cache = ?",
+        "DELETE FROM lookups WHERE cache = ?",
         "DELETE FROM pins WHERE session IN (SELECT id FROM sessions WHERE cache = ?)",
         "DELETE FROM sessions WHERE cache = ?",
         "DELETE FROM caches WHERE id = ?",
     ] {
         connection.execute(statement, [cache.0])?;
     }
+    super::staged::end_all_of(connection, cache)?;
     log::append(connection, &Event::CacheDeleted { name })?;
     Ok(())
 }

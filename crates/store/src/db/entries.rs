@@ -155,6 +155,61 @@ pub(crate) fn list(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// The newest of the entries whose keys begin with `prefix`.
+pub(crate) fn newest(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    prefix: &str,
+) -> Result<Option<Entry>, StoreError> {
+    let end = format!("{prefix}\u{10FFFF}");
+    // The sign keeps SQLite to the range of keys: by sequence it could walk through all there is.
+    Ok(connection
+        .prepare_cached(concat!(
+            columns!(),
+            "WHERE cache = ?1 AND kind = ?2 AND key >= ?3 AND key < ?4 AND",
+            servable!(),
+            "ORDER BY +sequence DESC LIMIT 1"
+        ))?
+        .query_row(params![cache.0, kind as u16, prefix, end], |row| {
+            entry(row, kind)
+        })
+        .optional()?)
+}
+
+/// Keys that begin with `prefix` and end with `suffix`, servable or not.
+pub(crate) fn around(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    prefix: &str,
+    suffix: &str,
+    limit: usize,
+) -> Result<Vec<String>, StoreError> {
+    let end = format!("{prefix}\u{10FFFF}");
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(
+        "SELECT key FROM entries WHERE cache = ? AND kind = ? AND key >= ? AND key < ?
+             AND substr(key, -length(?5)) = ?5 LIMIT ?",
+    )?;
+    let values = params![cache.0, kind as u16, prefix, end, suffix, limit];
+    let rows = statement.query_map(values, |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// As [`of_sequence`], of entries that can be served.
+pub(crate) fn servable_of_sequence(
+    connection: &Connection,
+    cache: CacheId,
+    sequence: i64,
+    kind: EntryKind,
+) -> Result<Option<Entry>, StoreError> {
+    match is_servable(connection, sequence)? {
+        true => of_sequence(connection, cache, sequence, kind),
+        false => Ok(None),
+    }
+}
+
 /// One entry by its sequence.
 pub(crate) fn of_sequence(
     connection: &Connection,

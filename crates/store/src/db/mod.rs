@@ -7,11 +7,13 @@ pub(crate) mod collection;
 pub(crate) mod damage;
 pub(crate) mod entries;
 pub(crate) mod log;
+pub(crate) mod lookups;
 pub(crate) mod readers;
 pub(crate) mod remade;
 pub(crate) mod retention;
 pub(crate) mod schema;
 pub(crate) mod sessions;
+pub(crate) mod staged;
 pub(crate) mod uploads;
 pub(crate) mod writer;
 

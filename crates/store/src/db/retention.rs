@@ -40,11 +40,12 @@ pub(crate) fn now_and_newest(connection: &Connection) -> Result<(i64, u64), Stor
     )?)
 }
 
-/// Every entry of a kind, in order of key; with its value if asked.
+/// Every entry of a kind whose key begins with `prefix`, in order of key; with its value if asked.
 pub(crate) fn each_entry(
     connection: &Connection,
     cache: CacheId,
     kind: EntryKind,
+    prefix: &str,
     values: bool,
     take: &mut dyn FnMut(HeldEntry),
 ) -> Result<(), StoreError> {
@@ -55,9 +56,10 @@ pub(crate) fn each_entry(
         now_ms!(),
         ", 0), lease_until_ms IS NOT NULL, created_at * 1000,
              (SELECT group_concat(blob) FROM (SELECT blob FROM entry_blobs WHERE entry = sequence ORDER BY position))
-         FROM entries WHERE cache = ?1 AND kind = ?2 ORDER BY key"
+         FROM entries WHERE cache = ?1 AND kind = ?2 AND key >= ?4 AND key < ?5 ORDER BY key"
     ))?;
-    let mut rows = statement.query(params![cache.0, kind as u16, values])?;
+    let end = format!("{prefix}\u{10FFFF}");
+    let mut rows = statement.query(params![cache.0, kind as u16, values, prefix, end])?;
     while let Some(row) = rows.next()? {
         take(HeldEntry {
             sequence: unsigned(row, 0)?,
@@ -170,17 +172,11 @@ const EVICTED: &str = "SELECT kind, key, name, at, reason, bytes, used_at FROM e
 
 fn evicted(row: &Row<'_>) -> rusqlite::Result<Evicted> {
     Ok(Evicted {
-        kind: match row.get::<_, u16>(0)? {
-            10 => EntryKind::Manifest,
-            _ => EntryKind::Narinfo,
-        },
+        kind: EntryKind::from_number(row.get(0)?).unwrap_or(EntryKind::Narinfo),
         key: row.get(1)?,
         name: row.get(2)?,
         at: row.get(3)?,
-        reason: match row.get::<_, u8>(4)? {
-            1 => EvictionReason::Unused,
-            _ => EvictionReason::Quota,
-        },
+        reason: EvictionReason::from_number(row.get(4)?),
         bytes: unsigned(row, 5)?,
         used_at: row.get(6)?,
     })
@@ -201,7 +197,7 @@ pub(crate) fn last_eviction(
         .optional()?)
 }
 
-/// A cache's evictions, the newest first.
+/// A cache's evictions, the newest first. Those of Actions entries are for their repositories only.
 pub(crate) fn evictions(
     connection: &Connection,
     cache: CacheId,
@@ -209,9 +205,28 @@ pub(crate) fn evictions(
 ) -> Result<Vec<Evicted>, StoreError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(&format!(
-        "{EVICTED} WHERE cache = ? ORDER BY id DESC LIMIT ?"
+        "{EVICTED} WHERE cache = ? AND kind <> ? ORDER BY id DESC LIMIT ?"
     ))?;
-    let rows = statement.query_map(params![cache.0, limit], evicted)?;
+    let actions = EntryKind::ActionsEntry as u16;
+    let rows = statement.query_map(params![cache.0, actions, limit], evicted)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Evictions of entries whose keys begin with `prefix`, the newest first.
+pub(crate) fn evictions_below(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    prefix: &str,
+    limit: usize,
+) -> Result<Vec<Evicted>, StoreError> {
+    let end = format!("{prefix}\u{10FFFF}");
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(&format!(
+        "{EVICTED} WHERE cache = ? AND kind = ? AND key >= ? AND key < ? ORDER BY id DESC LIMIT ?"
+    ))?;
+    let values = params![cache.0, kind as u16, prefix, end, limit];
+    let rows = statement.query_map(values, evicted)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -223,9 +238,9 @@ pub(crate) fn eviction_summary(
     Ok(connection
         .prepare_cached(
             "SELECT count(*) FILTER (WHERE kind = 1), count(*) FILTER (WHERE kind = 10),
-                 coalesce(sum(bytes), 0), max(at) FROM evictions WHERE cache = ?",
+                 coalesce(sum(bytes), 0), max(at) FROM evictions WHERE cache = ? AND kind <> ?",
         )?
-        .query_row([cache.0], |row| {
+        .query_row(params![cache.0, EntryKind::ActionsEntry as u16], |row| {
             Ok(EvictionSummary {
                 paths: unsigned(row, 0)?,
                 images: unsigned(row, 1)?,

@@ -9,6 +9,7 @@ use firn_store::{
     StoreError,
 };
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -18,6 +19,8 @@ use std::time::Duration;
 const DIR: &str = "FIRN_TEST_FAILPOINT_DIR";
 /// How long leases and sessions live: short enough to be waited for.
 const SHORT: Duration = Duration::from_millis(400);
+/// How long what is staged lives: until somebody ends it.
+const LONG: Duration = Duration::from_secs(600);
 /// A retry follows each failure, as a client's does; there is one failure at most.
 const TRIES: usize = 3;
 /// Processes at a time: each waits for leases most of its life.
@@ -110,6 +113,34 @@ impl Life {
         say("acknowledged", seed);
     }
 
+    /// As an Actions client does: parts in any order, a blob of them, what makes it visible, the end.
+    fn push_parts(&self, seed: u64) {
+        say("attempting", seed);
+        let (key, bytes) = (seed.to_string(), content(seed));
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        again(|| {
+            if let Some(old) = self.store.staged_for(self.cache.id, &key)? {
+                self.store.staged_end(&old.id)?;
+            }
+            let staged = self.store.stage(&self.cache, "o", &key, b"", LONG, 9)?;
+            for (name, bytes) in [("b", second), ("a", first)] {
+                let mut part = self.store.staged_part(&staged.id, LONG)?;
+                part.write(bytes)?;
+                part.finish(name)?;
+            }
+            let mut parts = self.store.staged_parts(&staged.id)?;
+            parts.sort_by(|a, b| a.name.cmp(&b.name));
+            let mut read = Vec::new();
+            let mut reader = self.store.staged_reader(&parts)?;
+            reader.read_to_end(&mut read).unwrap();
+            let session = self.store.session_open(&self.cache)?;
+            let blob = ingest(&self.store, &session, &read)?;
+            self.publish(&session, publication(vec![entry(&key, &[blob.id])]))?;
+            self.store.staged_end(&staged.id)
+        });
+        say("acknowledged", seed);
+    }
+
     /// A NAR whose narinfo never comes.
     fn leave_behind(&self, seed: u64) {
         again(|| {
@@ -171,6 +202,7 @@ fn life_with_a_failure() {
         life.push_stream(round * 2);
         life.push_stream(round * 2 + 1);
         life.push_frames(100 + round);
+        life.push_parts(400 + round);
         if round > 0 {
             life.delete(round * 2 - 2);
             life.leave_behind(300 + round);
@@ -296,6 +328,17 @@ fn nothing_is_left_over(dir: &Path) {
     assert_eq!(count("sessions"), 0, "sessions that have ended");
     assert_eq!(count("pins"), 0, "pins of sessions that have ended");
     assert_eq!(count("log"), 0, "what no segment tells");
+    let parts = files(&dir.join("staged")).len() as i64;
+    assert_eq!(
+        count("staged_parts"),
+        parts,
+        "files of parts, and their rows"
+    );
+    assert_eq!(
+        count("staged WHERE key IS NULL"),
+        0,
+        "what is staged and over"
+    );
     let nameless = "blobs WHERE id NOT IN (SELECT blob FROM entry_blobs)";
     assert_eq!(count(nameless), 0, "blobs that no entry names");
     assert_eq!(

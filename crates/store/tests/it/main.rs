@@ -16,6 +16,7 @@ mod ranges;
 mod rebuild;
 mod sessions;
 mod shared;
+mod staged;
 mod support;
 mod uploads;
 mod versions;

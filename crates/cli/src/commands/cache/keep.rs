@@ -127,6 +127,8 @@ pub(crate) fn why(evicted: &EvictionView) -> String {
     match evicted.reason {
         EvictionCause::Unused => format!("unused; {unused}"),
         EvictionCause::Quota => format!("over quota; {unused}"),
+        EvictionCause::Deleted => format!("deleted; {unused}"),
+        EvictionCause::Replaced => format!("replaced; {unused}"),
     }
 }
 

@@ -1,0 +1,22 @@
+//! What GitHub Actions' cache clients and servers say to each other.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `names` | repositories, scopes, keys and versions, each with its limits |
+//! | `scopes` | what a token may read and write: the claim `ac` |
+//! | `matching` | in which order an entry is looked for |
+//! | `twirp`, `protobuf` | the calls of version 2 and how they are written |
+//! | `rest` | those of version 1 |
+//! | `azure` | the little of Azure's blob storage that uploads speak |
+
+pub mod azure;
+pub mod matching;
+pub mod names;
+mod protobuf;
+pub mod rest;
+pub mod scopes;
+pub mod twirp;
+
+pub use matching::{Attempt, attempts};
+pub use names::{NameError, RepositoryName, check_key, check_keys, check_scope, check_version};
+pub use scopes::{Scope, Scopes};
