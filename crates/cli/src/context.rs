@@ -9,6 +9,7 @@ use firn_client::{
 use std::path::{Path, PathBuf};
 
 const SERVER_DEFAULT: &str = "http://127.0.0.1:8484";
+const CACHE_DEFAULT: &str = "main";
 const DATA_DEFAULT: &str = "./firn-data";
 /// The title of these options in every command's help.
 const EVERYWHERE: &str = "Options of every command";
@@ -26,7 +27,7 @@ pub(crate) struct Global {
         global = true,
         env = "FIRN_CACHE",
         value_name = "NAME",
-        default_value = "main",
+        default_value = CACHE_DEFAULT,
         help_heading = EVERYWHERE
     )]
     pub(crate) cache: String,
@@ -68,6 +69,11 @@ impl Global {
     pub(crate) fn server_given(&self) -> Option<Outcome<ServerUrl>> {
         let text = self.server.as_deref()?;
         Some(ServerUrl::parse(text).map_err(Into::into))
+    }
+
+    /// The cache, if somebody named another than the one that is everybody's.
+    pub(crate) fn cache_given(&self) -> Option<String> {
+        Some(self.cache.clone()).filter(|cache| cache != CACHE_DEFAULT)
     }
 
     /// Whether the command line names a server, and not only the environment.

@@ -1,5 +1,9 @@
 //! The calls of `/api/v1`, one method each.
 
+mod actions;
+
+pub use actions::ActionsRepository;
+
 use crate::{
     credentials::Credential,
     error::{ClientError, Result},

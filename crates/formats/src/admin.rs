@@ -20,8 +20,10 @@
 //! ```
 //! What a cache keeps, and its keys: [`retention`].
 
+mod actions;
 mod retention;
 
+pub use actions::*;
 pub use retention::*;
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +65,9 @@ pub struct CacheCreate {
     /// Stored bytes beyond which what was used least recently goes; 0 or absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_bytes: Option<u64>,
+    /// Whether a repository of the Actions cache may read what the others saved on their default branches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions_shared: Option<bool>,
 }
 
 /// What to change of a cache; what is absent stays as it is.
@@ -83,6 +88,9 @@ pub struct CacheConfigure {
     /// Likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actions_quota_bytes: Option<u64>,
+    /// Whether a repository of the Actions cache may read what the others saved on their default branches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions_shared: Option<bool>,
 }
 
 fn default_priority() -> u32 {
@@ -107,6 +115,9 @@ pub struct CacheView {
     pub keep_for_seconds: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_bytes: Option<u64>,
+    /// Repositories of the Actions cache read what the others saved on their default branches.
+    #[serde(default)]
+    pub actions_shared: bool,
     /// Names that pin something.
     #[serde(default)]
     pub roots: u64,

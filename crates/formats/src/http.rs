@@ -64,12 +64,13 @@ pub fn content_range(header: &str) -> Option<(u64, u64)> {
     Some((number(first)?, number(last)?))
 }
 
-/// The token in an Authorization header: Bearer, or Basic whose password is the token (netrc, docker login).
+/// The token in an Authorization header: Bearer, `token` as `gh` writes it, or Basic whose password is the token
+/// (netrc, docker login).
 /// Anything else is an empty token, which nobody has.
 pub fn token(authorization: &str) -> String {
     let (scheme, rest) = authorization.split_once(' ').unwrap_or((authorization, ""));
     let rest = rest.trim();
-    if scheme.eq_ignore_ascii_case("bearer") {
+    if scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("token") {
         return rest.to_owned();
     }
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -93,6 +94,7 @@ mod tests {
         for (header, expected) in [
             ("Bearer abc", "abc"),
             ("bearer  abc ", "abc"),
+            ("token abc", "abc"),
             ("Basic dXNlcjpzZTpjcmV0", "se:cret"),
             ("Basic !!!", ""),
             ("Digest x", ""),

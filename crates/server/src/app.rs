@@ -9,6 +9,7 @@ use crate::metrics::{Door, Metrics};
 use crate::upload::{BodyReader, Pace};
 use crate::{actions, api, nix, operations, registry, upload};
 use bytes::Bytes;
+use firn_formats::actions::github::is_rest_path;
 use firn_services::Services;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -169,6 +170,7 @@ fn door(path: &str) -> Door {
         "api" => Door::Api,
         "" | "healthz" | "readyz" | "metrics" => Door::Operations,
         _ if actions::is_ours(path) => Door::Actions,
+        _ if is_rest_path(path) => Door::Api,
         _ => Door::Nix,
     }
 }

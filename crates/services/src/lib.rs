@@ -15,6 +15,7 @@ pub mod retention;
 mod secret_file;
 mod sessions;
 mod sync;
+pub mod zstd_tar;
 
 pub use access::{Access, Cache, Identity, Refusal};
 pub use actions::Actions;

@@ -80,6 +80,8 @@ pub enum EntryKind {
     PathMark = 20,
     /// What an Actions client saved, by repository, scope, version and key.
     ActionsEntry = 21,
+    /// Leave to replace an Actions entry, by the same key; the value is the entry's sequence.
+    ActionsReplace = 22,
 }
 
 impl EntryKind {
@@ -105,6 +107,7 @@ impl EntryKind {
         Self::Root,
         Self::PathMark,
         Self::ActionsEntry,
+        Self::ActionsReplace,
     ];
 
     /// The kind of a number of the format, if this program knows it.
@@ -119,7 +122,12 @@ impl EntryKind {
 impl EntryKind {
     /// Kinds whose entries last only as long as another that lasts names their blob: a manifest that of a layer,
     /// a narinfo that of a NAR.
-    pub(crate) const KEPT_BY_OTHERS: [Self; 3] = [Self::NarAlias, Self::Layer, Self::RegistryBlob];
+    pub(crate) const KEPT_BY_OTHERS: [Self; 4] = [
+        Self::NarAlias,
+        Self::Layer,
+        Self::RegistryBlob,
+        Self::ActionsReplace,
+    ];
 }
 
 /// An entry that is visible.

@@ -95,6 +95,9 @@ struct Limits {
     /// Beyond this size what was used least recently goes, such as 50G; `none` is no limit
     #[arg(long, value_name = "SIZE", value_parser = parse_limit_bytes)]
     quota: Option<u64>,
+    /// Let each repository of the Actions cache read what the others saved on their default branches
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    actions_shared: Option<bool>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -126,6 +129,7 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
                 upstream_keys: create.upstream_keys,
                 keep_for_seconds: create.limits.keep_for,
                 quota_bytes: create.limits.quota,
+                actions_shared: create.limits.actions_shared,
             })?;
             show(global.json, &view, text)
         }
@@ -136,6 +140,7 @@ pub(crate) fn run(global: &Global, command: Command) -> Outcome {
                 quota_bytes: configure.limits.quota,
                 actions_keep_for_seconds: configure.actions_keep_for,
                 actions_quota_bytes: configure.actions_quota,
+                actions_shared: configure.limits.actions_shared,
             };
             let view = server.cache_configure(&configure.name, &change)?;
             show(global.json, &view, text)
@@ -223,6 +228,10 @@ fn text(view: &CacheView) -> String {
         row("stored", stored(view)),
         row("keeps", keeps(view)),
     ];
+    if view.actions_shared {
+        let text = "repositories read each other's default branches";
+        rows.push(row("Actions", text.to_owned()));
+    }
     if view.roots > 0 {
         rows.push(row("pinned names", view.roots.to_string()));
     }

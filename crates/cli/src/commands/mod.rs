@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod actions;
 mod agent;
 mod backup;
 mod cache;
@@ -55,6 +56,9 @@ enum Command {
     /// Compose layered images
     #[command(subcommand)]
     Image(Box<image::Command>),
+    /// Look at the Actions cache: entries, hits and misses, what went and why
+    #[command(subcommand)]
+    Actions(actions::Command),
     /// Manage caches
     #[command(subcommand)]
     Cache(cache::Command),
@@ -90,6 +94,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Ci(command) => ci::run(global, &command),
         Command::WatchStore(args) => watch_store::run(global, &args),
         Command::Image(command) => image::run(global, *command),
+        Command::Actions(command) => actions::run(global, &command),
         Command::Cache(command) => cache::run(global, command),
         Command::Token(command) => token::run(global, command),
         Command::Check(args) => check::run(global, &args),
@@ -189,6 +194,16 @@ mod tests {
             "firn image build --output d --format oci --compression gzip ./r",
             "firn image plan ./r --json",
             "firn image inspect app:1",
+            "firn actions list --repo acme/app --ref main --key nix- --json",
+            "firn actions delete nix-1 --repo acme/app --ref refs/heads/main",
+            "firn actions delete --all --repo acme/app",
+            "firn actions replace nix-1 --repo acme/app",
+            "firn actions usage",
+            "firn actions history --repo acme/app --since 7d",
+            "firn actions why nix-1 --repo acme/app",
+            "firn actions summary --repo acme/app --ref main --key nix- --since 1h",
+            "firn cache create ci --actions-shared",
+            "firn cache configure ci --actions-shared=false",
             "firn cache create acme/web --private",
             "firn cache list",
             "firn cache create a --keep-for 30d --quota 50G",

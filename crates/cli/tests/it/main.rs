@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod actions_tools;
 mod check;
 mod ci;
 mod ci_action;

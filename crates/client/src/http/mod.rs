@@ -11,7 +11,7 @@ pub(crate) use url::encode_query;
 
 use crate::error::{ClientError, Result};
 use count::{Counter, CountingConnector};
-use firn_formats::push::ApiError;
+use firn_formats::{actions::github::RestError, push::ApiError};
 use std::{
     io::Read,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -199,7 +199,7 @@ impl Answer {
         Err(self.into_refusal())
     }
 
-    /// Reads Firn's own and the registry's error bodies.
+    /// Reads Firn's own error bodies, the registry's, and those in GitHub's form.
     pub fn into_refusal(self) -> ClientError {
         let status = self.status();
         let url = self.url.clone();
@@ -256,6 +256,9 @@ fn read_refusal(body: &[u8]) -> Refusal {
             })
             .collect();
         return (None, Some(texts.join("; ")), None);
+    }
+    if let Ok(RestError { message, .. }) = serde_json::from_slice(body) {
+        return (None, Some(message), None);
     }
     let text = String::from_utf8_lossy(body);
     let line = text.lines().next().unwrap_or_default().trim();

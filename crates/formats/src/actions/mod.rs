@@ -8,8 +8,10 @@
 //! | `twirp`, `protobuf` | the calls of version 2 and how they are written |
 //! | `rest` | those of version 1 |
 //! | `azure` | the little of Azure's blob storage that uploads speak |
+//! | `github` | GitHub's REST about caches, as `gh cache` speaks it |
 
 pub mod azure;
+pub mod github;
 pub mod matching;
 pub mod names;
 mod protobuf;

@@ -1,5 +1,6 @@
 //! `/api/v1`: Firn's own, as `firn_formats::push` and `firn_formats::admin` describe it.
 
+mod actions;
 mod admin;
 mod check;
 mod fault;
@@ -77,7 +78,10 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/chunks/{hash}", get(push::chunk_list))
         .route("/api/v1/nars/{hash}", get(pull::layout))
         .route("/api/v1/actions/oidc", post(oidc::exchange))
-        .fallback(async || Fault::new(ApiErrorCode::NotFound, "no such endpoint"))
+        .route("/api/v1/actions/repositories", get(actions::repositories))
+        .route("/api/v1/actions/history", get(actions::history))
+        .route("/api/v1/actions/replace", post(actions::replace))
+        .fallback(actions::github::handle)
 }
 
 fn who(app: &App, headers: &HeaderMap) -> Identity {

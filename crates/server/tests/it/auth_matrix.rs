@@ -15,6 +15,7 @@ fn private(name: &str) -> CacheCreate {
         upstream_keys: Vec::new(),
         keep_for_seconds: None,
         quota_bytes: None,
+        actions_shared: None,
     }
 }
 

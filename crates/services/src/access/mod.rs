@@ -156,6 +156,7 @@ impl Access {
                 upstream_keys: Vec::new(),
                 keep_for_seconds: None,
                 quota_bytes: None,
+                actions_shared: None,
             })?;
         }
         let good = admin_token.is_some_and(|token| self.tokens.verify(token.trim()).is_ok());
@@ -312,7 +313,10 @@ impl Access {
             upstream_keys: request.upstream_keys.clone(),
             keep_for_seconds: limit(request.keep_for_seconds),
             quota_bytes: limit(request.quota_bytes),
-            actions: ActionsConfig::default(),
+            actions: ActionsConfig {
+                shared: request.actions_shared.unwrap_or_default(),
+                ..ActionsConfig::default()
+            },
         };
         let _changing = sync::lock(&self.changing);
         // Keys without a cache are of no harm, a cache without keys is.
@@ -348,6 +352,9 @@ impl Access {
             }
             if request.actions_quota_bytes.is_some() {
                 config.actions.quota_bytes = limit(request.actions_quota_bytes);
+            }
+            if let Some(shared) = request.actions_shared {
+                config.actions.shared = shared;
             }
             Ok(self
                 .store
@@ -443,6 +450,7 @@ impl Access {
             stored_bytes: usage.stored_bytes,
             keep_for_seconds: cache.config.keep_for_seconds,
             quota_bytes: cache.config.quota_bytes,
+            actions_shared: cache.config.actions.shared,
             roots: usage.roots,
             evicted: EvictedSummary {
                 paths: evicted.paths,

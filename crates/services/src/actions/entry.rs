@@ -132,7 +132,7 @@ impl Entry {
             .ok_or_else(|| ServiceError::StoredEntry(format!("Actions entry {}", entry.sequence)))
     }
 
-    fn of_held(entry: &HeldEntry) -> Option<Self> {
+    pub(super) fn of_held(entry: &HeldEntry) -> Option<Self> {
         let at = entry.published_at_ms / 1000;
         let (id, used) = (entry.sequence, entry.used_at_ms);
         Self::from_parts(id, &entry.key, &entry.value, &entry.blobs, at, used)

@@ -29,6 +29,9 @@ pub struct ActionsConfig {
     /// How long what nobody uses is kept; 7 days if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_for_seconds: Option<u64>,
+    /// Whether what a repository saved on its default branch may be read by the cache's other repositories.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }
 
 impl ActionsConfig {

@@ -102,7 +102,7 @@ impl Actions {
                 return Ok(Some(Hit { entry, exact }));
             }
         }
-        Ok(None)
+        self.find_shared(repository, keys, version)
     }
 
     /// Why nothing was found, by what is here now.

@@ -8,6 +8,8 @@
 //! | `upload` | reservations, parts, and the one transaction that makes an entry visible |
 //! | `decoded` | archives that are stored as what is in them |
 //! | `keep` | quotas and retention |
+//! | `shared` | what other repositories of a cache saved, where they share |
+//! | `replace` | leave to replace an entry |
 //!
 //! An entry is immutable: its key, version and scope name the same bytes for as long as it is there. A repository is
 //! `owner/name` inside a Firn cache; nothing here crosses from one to another. Who may do what is decided before:
@@ -18,6 +20,8 @@ mod entry;
 mod history;
 mod keep;
 mod lookup;
+mod replace;
+mod shared;
 mod upload;
 
 pub use entry::{Entry, Form};

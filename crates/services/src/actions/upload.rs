@@ -192,8 +192,12 @@ impl Actions {
         let cache = &repository.cache.row;
         let key = stored_key(&repository.name, &save.scope, &save.version, &save.key);
         let taken = || exists(&save.scope, &save.key, &save.version);
-        if !save.replace && self.store.entry(cache.id, KIND, &key)?.is_some() {
-            return Err(taken());
+        let mut replace = save.replace;
+        if let Some(there) = self.store.entry(cache.id, KIND, &key)?.filter(|_| !replace) {
+            replace = self.may_replace(repository, &there)?;
+            if !replace {
+                return Err(taken());
+            }
         }
         let note = Note {
             scope: save.scope.clone(),
@@ -202,7 +206,7 @@ impl Actions {
             default_branch: save.default_branch,
             size: save.size,
             user_agent: save.user_agent.chars().take(256).collect(),
-            replace: save.replace,
+            replace,
             order: None,
         };
         let encoded = serde_json::to_vec(&note).map_err(ServiceError::from)?;

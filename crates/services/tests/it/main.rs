@@ -10,3 +10,4 @@
 mod images;
 mod retention;
 mod support;
+mod zstd_tar;

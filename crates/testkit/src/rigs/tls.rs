@@ -50,7 +50,10 @@ impl Tls {
                server {{
                  listen 127.0.0.1:{port} ssl;
                  ssl_certificate {at}/certificate.pem; ssl_certificate_key {at}/key.pem;
-                 location / {{ proxy_pass http://{server}; proxy_http_version 1.1; }}
+                 location / {{
+                   proxy_pass http://{server}; proxy_http_version 1.1;
+                   proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto https;
+                 }}
                }}
                server {{
                  listen 127.0.0.1:{redirecting_port};
