@@ -333,7 +333,7 @@ fn images_are_listed_with_what_they_share() {
         .collect();
     assert_eq!(others, [1, 0]);
     let text = user.firn(&["image", "inspect", "app:2"]).ok();
-    assert!(text.contains("in 1 other"), "{text}");
+    assert!(text.contains("1 other"), "{text}");
     let text = user.firn(&["image", "list"]).ok();
     assert!(text.contains("app:2") && text.contains("its own"), "{text}");
 }

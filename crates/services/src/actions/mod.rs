@@ -5,7 +5,8 @@
 //! | `entry` | an entry, and how the store keeps it |
 //! | `lookup` | finding an entry, and why none was found |
 //! | `history` | what was looked for, and what went, for people |
-//! | `upload` | reservations, parts, and the one transaction that makes an entry visible |
+//! | `upload` | reservations and parts |
+//! | `finish` | the one transaction that makes an entry visible |
 //! | `decoded` | archives that are stored as what is in them |
 //! | `keep` | quotas and retention |
 //! | `shared` | what other repositories of a cache saved, where they share |
@@ -17,6 +18,7 @@
 
 mod decoded;
 mod entry;
+mod finish;
 mod history;
 mod keep;
 mod lookup;

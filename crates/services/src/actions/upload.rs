@@ -1,4 +1,4 @@
-//! From a reservation to an entry.
+//! From a reservation to all that an entry is made of; `finish` makes it.
 //!
 //! ```text
 //! reserve ─▶ parts, in any order ─▶ (their order, for Azure's block lists) ─▶ finish: a blob, then the entry
@@ -7,21 +7,14 @@
 //! that it goes on after a restart; a part that comes again takes the place of the first. Finishing again what is
 //! finished says the same again.
 
-use super::entry::{KIND, Value, stored_key};
-use super::{Actions, Entry, Form, Repository, decoded};
-use crate::sessions::SharedSession;
-use crate::{ServiceError, sync::lock};
-use bytes::Bytes;
-use firn_chunks::Format;
+use super::entry::{KIND, stored_key};
+use super::finish::{BUFFER_BYTES, Committing};
+use super::{Actions, Repository};
+use crate::ServiceError;
 use firn_formats::actions::names::NameError;
 use firn_formats::actions::{check_key, check_scope, check_version};
-use firn_store::{
-    BlobInfo, EvictionReason, IfExists, NewEntry, Publication, Staged, StagedPart, Store,
-    StoreError,
-};
+use firn_store::{Staged, StoreError};
 use std::io::{self, Read};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Reservations of a repository at a time.
 const OPEN_MAX: usize = 1000;
@@ -31,7 +24,6 @@ pub const ENTRY_BYTES_MAX: u64 = 64 << 30;
 const PARTS_MAX: usize = 50_000;
 /// For the sake of uploads under way a repository may hold this many times its quota.
 const STAGED_QUOTAS: u64 = 2;
-const BUFFER_BYTES: usize = 256 << 10;
 
 /// Why something was not saved.
 #[derive(Debug, thiserror::Error)]
@@ -90,16 +82,16 @@ pub struct Save {
 
 /// What a reservation remembers.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-struct Note {
-    scope: String,
-    version: String,
-    key: String,
-    default_branch: bool,
-    size: Option<u64>,
-    user_agent: String,
-    replace: bool,
+pub(super) struct Note {
+    pub(super) scope: String,
+    pub(super) version: String,
+    pub(super) key: String,
+    pub(super) default_branch: bool,
+    pub(super) size: Option<u64>,
+    pub(super) user_agent: String,
+    pub(super) replace: bool,
     /// Names of parts in the order that counts, once it was said.
-    order: Option<Vec<String>>,
+    pub(super) order: Option<Vec<String>>,
 }
 
 /// A part's place in an upload.
@@ -122,7 +114,7 @@ impl Part {
         }
     }
 
-    fn start(name: &str) -> Option<u64> {
+    pub(super) fn start(name: &str) -> Option<u64> {
         name.strip_prefix("range ")?.parse().ok()
     }
 }
@@ -130,9 +122,9 @@ impl Part {
 /// An upload under way.
 #[derive(Clone)]
 pub struct Uploading {
-    staged: Staged,
-    note: Note,
-    repository: Repository,
+    pub(super) staged: Staged,
+    pub(super) note: Note,
+    pub(super) repository: Repository,
 }
 
 impl Uploading {
@@ -156,7 +148,7 @@ impl Uploading {
         &self.note.scope
     }
 
-    fn exists(&self) -> ActionsError {
+    pub(super) fn exists(&self) -> ActionsError {
         exists(&self.note.scope, &self.note.key, &self.note.version)
     }
 }
@@ -254,7 +246,7 @@ impl Actions {
         self.open(self.store.staged(id)?.ok_or(ActionsError::Gone)?)
     }
 
-    fn open(&self, staged: Staged) -> Result<Uploading, ActionsError> {
+    pub(super) fn open(&self, staged: Staged) -> Result<Uploading, ActionsError> {
         let note: Note = serde_json::from_slice(&staged.note).map_err(ServiceError::from)?;
         let cache = self.access.cache_by_id(staged.cache);
         let name = firn_formats::actions::RepositoryName::parse(&staged.owner)?;
@@ -370,282 +362,5 @@ impl Actions {
     /// If the store fails.
     pub fn abandon(&self, uploading: &Uploading) -> Result<(), ActionsError> {
         Ok(self.store.staged_end(uploading.id())?)
-    }
-
-    /// Makes an entry of what was uploaded for a key. One that was made of it before is given again.
-    ///
-    /// # Errors
-    /// `Gone` if nothing was; `Size`, `Hole`, `Exists`; if the quota does not allow it.
-    pub fn finish_key(
-        &self,
-        repository: &Repository,
-        scope: &str,
-        version: &str,
-        key: &str,
-        size: u64,
-    ) -> Result<Entry, ActionsError> {
-        let cache = repository.cache.row.id;
-        let stored = stored_key(&repository.name, scope, version, key);
-        match self.store.staged_for(cache, &stored)? {
-            Some(staged) => self.finish(&self.open(staged)?, size),
-            None => {
-                let found = self.store.entry(cache, KIND, &stored)?;
-                let entry = found.as_ref().map(Entry::of_store).transpose()?;
-                entry
-                    .filter(|entry| entry.size == size)
-                    .ok_or(ActionsError::Gone)
-            }
-        }
-    }
-
-    /// As [`Actions::finish_key`], of an upload by its number.
-    ///
-    /// # Errors
-    /// As [`Actions::finish_key`].
-    pub fn finish_number(
-        &self,
-        repository: &Repository,
-        number: u64,
-        size: u64,
-    ) -> Result<Entry, ActionsError> {
-        match self.uploading(repository, number) {
-            Ok(uploading) => self.finish(&uploading, size),
-            Err(ActionsError::Gone) => {
-                let id = self.finished.get(&number).ok_or(ActionsError::Gone)?;
-                let entry = self.entry(repository, id)?;
-                entry
-                    .filter(|entry| entry.size == size)
-                    .ok_or(ActionsError::Gone)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// As [`Actions::finish_key`], of an upload. A second call waits for the first.
-    ///
-    /// # Errors
-    /// As [`Actions::finish_key`].
-    pub fn finish(&self, uploading: &Uploading, size: u64) -> Result<Entry, ActionsError> {
-        let _alone = Committing::begin(self, uploading.id());
-        if let Some(entry) = self.finished(uploading)? {
-            return Ok(entry);
-        }
-        // As it is now: the order of its parts may have come after the caller looked.
-        let uploading = self.uploading_by_id(uploading.id())?;
-        let finished = self.commit(&uploading, size);
-        match &finished {
-            // What the client can mend, and what the store could not do now.
-            Err(ActionsError::Size { .. } | ActionsError::Hole(_) | ActionsError::Block(_)) => {}
-            Err(ActionsError::Service(error)) if error.code().status() >= 500 => {}
-            _ => self.store.staged_end(uploading.id())?,
-        }
-        if let Ok(entry) = &finished {
-            self.finished.insert(uploading.number(), entry.id);
-        }
-        finished
-    }
-
-    fn finished(&self, uploading: &Uploading) -> Result<Option<Entry>, ActionsError> {
-        let cache = uploading.repository.cache.row.id;
-        let Some(found) = self.store.entry(cache, KIND, &uploading.staged.key)? else {
-            return Ok(None);
-        };
-        let entry = Entry::of_store(&found)?;
-        Ok(Some(entry).filter(|entry| entry.upload == uploading.id()))
-    }
-
-    fn commit(&self, uploading: &Uploading, size: u64) -> Result<Entry, ActionsError> {
-        let parts = self.store.staged_parts(uploading.id())?;
-        let parts = in_order(parts, uploading.note.order.as_deref())?;
-        let found: u64 = parts.iter().map(|part| part.length).sum();
-        if found != size {
-            return Err(ActionsError::Size { said: size, found });
-        }
-        let repository = &uploading.repository;
-        let session = self.sessions.get(&repository.cache)?;
-        let (blob, form) = self.store_bytes(uploading, &session, &parts, size)?;
-        self.make_room(repository, blob.id, blob.zstd_length)?;
-        let cache = &repository.cache;
-        self.retention
-            .admit(cache, blob.zstd_length, blob.zstd_length)?;
-        self.publish(uploading, &session, &blob, form, size)
-    }
-
-    fn store_bytes(
-        &self,
-        uploading: &Uploading,
-        session: &Arc<SharedSession>,
-        parts: &[StagedPart],
-        size: u64,
-    ) -> Result<(BlobInfo, Form), ActionsError> {
-        let alive = || -> Result<Alive<'_>, ActionsError> {
-            Ok(Alive {
-                inner: self.store.staged_reader(parts)?,
-                store: &self.store,
-                session,
-                id: uploading.id(),
-                idle: self.idle(),
-                touched: Instant::now(),
-            })
-        };
-        if decoded::may_decode(&uploading.note.user_agent) {
-            let mut reader = alive()?;
-            let stored = decoded::store(&self.store, session.session(), &mut reader, size)?;
-            if let Some(blob) = stored {
-                return Ok((blob, Form::Decoded));
-            }
-        }
-        let mut reader = alive()?;
-        let mut ingest = self.store.ingest(session.session(), Format::Opaque);
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            match reader
-                .read(&mut buffer)
-                .map_err(ServiceError::Interrupted)?
-            {
-                0 => break,
-                count => ingest.write(&buffer[..count])?,
-            }
-        }
-        Ok((ingest.finish()?, Form::Exact))
-    }
-
-    /// Rule 3: from here on it is there.
-    fn publish(
-        &self,
-        uploading: &Uploading,
-        session: &SharedSession,
-        blob: &BlobInfo,
-        form: Form,
-        size: u64,
-    ) -> Result<Entry, ActionsError> {
-        let cache = uploading.repository.cache.row.id;
-        let key = &uploading.staged.key;
-        let value = Value {
-            size,
-            form,
-            default_branch: uploading.note.default_branch,
-            upload: uploading.id().to_owned(),
-        };
-        let value = serde_json::to_vec(&value).map_err(ServiceError::from)?;
-        let old = match uploading.note.replace {
-            true => self.store.entry(cache, KIND, key)?,
-            false => None,
-        };
-        let entry = NewEntry {
-            kind: KIND,
-            key: key.clone(),
-            value: Bytes::from(value),
-            blobs: vec![blob.id],
-            requires: Vec::new(),
-            if_exists: match uploading.note.replace {
-                true => IfExists::Replace,
-                false => IfExists::Refuse,
-            },
-            lease: None,
-        };
-        let publication = Publication {
-            entries: vec![entry],
-            deletions: Vec::new(),
-        };
-        let published = self
-            .store
-            .publish(Some(session.session()), cache, publication);
-        match published {
-            Err(StoreError::Conflict(_)) => return Err(uploading.exists()),
-            published => published?,
-        };
-        if let Some(old) = old {
-            let old = Entry::of_store(&old)?.evicted(EvictionReason::Replaced);
-            self.store
-                .evict(cache, move |eviction| eviction.remember(&old))?;
-        }
-        self.finished(uploading)?.ok_or(ActionsError::Gone)
-    }
-}
-
-/// The parts that make an entry, in their order.
-fn in_order(
-    parts: Vec<StagedPart>,
-    order: Option<&[String]>,
-) -> Result<Vec<StagedPart>, ActionsError> {
-    if let Some(order) = order {
-        let mut by_name: std::collections::HashMap<&str, &StagedPart> =
-            parts.iter().map(|part| (&*part.name, part)).collect();
-        let mut found = Vec::with_capacity(order.len());
-        for name in order {
-            let part = by_name.remove(&**name);
-            found.push(
-                part.ok_or_else(|| ActionsError::Block(name.clone()))?
-                    .clone(),
-            );
-        }
-        return Ok(found);
-    }
-    let mut placed: Vec<(u64, StagedPart)> = parts
-        .into_iter()
-        .filter_map(|part| Some((Part::start(&part.name)?, part)))
-        .collect();
-    placed.sort_by_key(|(start, _)| *start);
-    let mut end = 0;
-    for (start, part) in &placed {
-        if *start != end {
-            return Err(ActionsError::Hole(end.min(*start)));
-        }
-        end += part.length;
-    }
-    Ok(placed.into_iter().map(|(_, part)| part).collect())
-}
-
-/// Reads staged bytes and keeps alive what holds them meanwhile.
-struct Alive<'a> {
-    inner: firn_store::StagedReader,
-    store: &'a Store,
-    session: &'a SharedSession,
-    id: &'a str,
-    idle: Duration,
-    touched: Instant,
-}
-
-impl Read for Alive<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.session.keep_alive().map_err(io::Error::other)?;
-        if self.touched.elapsed() > self.idle / 8 {
-            self.store
-                .staged_touch(self.id, self.idle)
-                .map_err(io::Error::other)?;
-            self.touched = Instant::now();
-        }
-        self.inner.read(buffer)
-    }
-}
-
-/// The one commit of an upload under way.
-struct Committing<'a> {
-    actions: &'a Actions,
-    id: String,
-}
-
-impl<'a> Committing<'a> {
-    /// Waits for another's end.
-    fn begin(actions: &'a Actions, id: &str) -> Self {
-        let mut under_way = lock(&actions.committing);
-        while !under_way.insert(id.to_owned()) {
-            under_way = actions
-                .committed
-                .wait(under_way)
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-        }
-        Self {
-            actions,
-            id: id.to_owned(),
-        }
-    }
-}
-
-impl Drop for Committing<'_> {
-    fn drop(&mut self) {
-        lock(&self.actions.committing).remove(&self.id);
-        self.actions.committed.notify_all();
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     name: Option<String>,
     /// Push to any registry; no server is needed, and the closure is cached beside the image. Also
     /// docker-daemon:NAME:TAG and containers-storage:NAME:TAG [default: the spec's name]
-    #[arg(long, value_name = "REGISTRY/NAME:TAG")]
+    #[arg(long, value_name = "REGISTRY/NAME:TAG", required_unless_present_any = ["name", "spec"])]
     to: Option<String>,
     /// Push an image that is there already: an OCI layout, an oci-archive or a docker-archive
     #[arg(long, value_name = "FILE|DIR", conflicts_with_all = ["paths", "spec"])]
