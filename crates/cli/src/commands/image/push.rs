@@ -31,6 +31,7 @@ use std::{path::PathBuf, sync::Arc};
 
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("target").args(["to", "name"])))]
+#[command(group(clap::ArgGroup::new("named").required(true).multiple(true).args(["name", "to", "spec"])))]
 #[command(group(clap::ArgGroup::new("source").required(true).multiple(true).args(["paths", "archive", "spec"])))]
 pub(crate) struct Args {
     /// Store paths, links to them, or flake installables
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     name: Option<String>,
     /// Push to any registry; no server is needed, and the closure is cached beside the image. Also
     /// docker-daemon:NAME:TAG and containers-storage:NAME:TAG [default: the spec's name]
-    #[arg(long, value_name = "REGISTRY/NAME:TAG", required_unless_present_any = ["name", "spec"])]
+    #[arg(long, value_name = "REGISTRY/NAME:TAG")]
     to: Option<String>,
     /// Push an image that is there already: an OCI layout, an oci-archive or a docker-archive
     #[arg(long, value_name = "FILE|DIR", conflicts_with_all = ["paths", "spec"])]
