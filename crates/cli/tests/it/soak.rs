@@ -8,7 +8,12 @@ fn plan() -> Plan {
     Plan {
         binary: env!("CARGO_BIN_EXE_firn").to_owned(),
         seed: seed(),
-        pushers: vec![Way::Requests, Way::Firn, Way::RequestsAndImages, Way::Nix],
+        pushers: vec![
+            Way::RequestsAndEntries,
+            Way::Firn,
+            Way::RequestsAndImages,
+            Way::Nix,
+        ],
         pullers: 1,
         batches: 20,
         keep: 2,
@@ -43,4 +48,6 @@ fn nothing_is_lost_and_nothing_is_left_over_when_all_is_done_at_once() {
     .run();
     assert!(report.counted("reads verified") > 0, "nothing was read");
     assert!(report.counted("collections") > 0, "nothing was collected");
+    let saved = report.counted("Actions entries saved");
+    assert!(saved > 0, "nothing was saved in the Actions cache");
 }

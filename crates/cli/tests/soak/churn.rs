@@ -13,7 +13,12 @@ fn churn() {
     let report = Plan {
         binary: env!("CARGO_BIN_EXE_firn").to_owned(),
         seed: seed(),
-        pushers: vec![Way::Requests, Way::Firn, Way::RequestsAndImages, Way::Nix],
+        pushers: vec![
+            Way::RequestsAndEntries,
+            Way::Firn,
+            Way::RequestsAndImages,
+            Way::Nix,
+        ],
         pullers: 4,
         batches: 8,
         keep: 3,

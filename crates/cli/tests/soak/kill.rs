@@ -10,7 +10,12 @@ fn kill() {
     let report = Plan {
         binary: env!("CARGO_BIN_EXE_firn").to_owned(),
         seed: seed(),
-        pushers: vec![Way::Requests, Way::Firn, Way::RequestsAndImages, Way::Nix],
+        pushers: vec![
+            Way::RequestsAndEntries,
+            Way::Firn,
+            Way::RequestsAndImages,
+            Way::Nix,
+        ],
         pullers: 1,
         batches: 20,
         keep: 4,

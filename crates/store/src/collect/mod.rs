@@ -186,6 +186,7 @@ impl<'a> Collector<'a> {
     fn run(&mut self) -> Outcome<()> {
         self.step(CollectionStep::Sessions)?;
         self.report.sessions_ended = self.inner.reap_sessions()? as u64;
+        self.inner.reap_staged()?;
         self.expire_entries()?;
         self.drop_blobs()?;
         self.condemn_unmarked()?;

@@ -14,7 +14,7 @@ const ENTER: &str = r#"
 root=$1; temporary=$2; shift 2
 mount --bind "$root" "$root"
 for shared in /proc /dev /sys /nix "$temporary"; do
-  mkdir -p "$root$shared"
+  mkdir -p "$shared" "$root$shared"
   mount --rbind "$shared" "$root$shared"
 done
 exec chroot "$root" "$@"

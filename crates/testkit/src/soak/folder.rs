@@ -69,7 +69,7 @@ impl Folder {
             *part += length;
         }
         folder.compare_packs(data, &database);
-        folder.sum_up(&database);
+        folder.sum_up(data, &database);
         folder
     }
 
@@ -103,7 +103,7 @@ impl Folder {
             .extend(rows.keys().map(|name| format!("row of {name}")));
     }
 
-    fn sum_up(&mut self, database: &Connection) {
+    fn sum_up(&mut self, data: &Path, database: &Connection) {
         let mut lists = database
             .prepare(
                 "SELECT domain, list FROM blob_lists JOIN blobs ON id = blob
@@ -136,10 +136,18 @@ impl Folder {
             }
         }
         let lost = live.len() as u64 - self.live_chunks;
+        let staged = data.join("staged");
+        let parts = match staged.exists() {
+            true => files(&staged).len() as u64,
+            false => 0,
+        };
         let orphaned = "blobs WHERE id NOT IN (SELECT blob FROM entry_blobs)";
         self.pending = vec![
             ("sessions", count(database, "sessions")),
             ("pins", count(database, "pins")),
+            ("uploads to the Actions cache", count(database, "staged")),
+            ("parts of such uploads", count(database, "staged_parts")),
+            ("files of such parts", parts),
             ("blobs without an entry", count(database, orphaned)),
             ("chunks without a blob", dead),
             ("chunks that are listed and not here", lost),

@@ -21,6 +21,7 @@ pub struct Client {
     agent: ureq::Agent,
     base: String,
     token: Option<String>,
+    user_agent: &'static str,
 }
 
 impl Client {
@@ -36,6 +37,17 @@ impl Client {
             agent: config.new_agent(),
             base: base.to_owned(),
             token: token.map(str::to_owned),
+            user_agent: "soak/1",
+        }
+    }
+
+    /// The same server, for another who says that he is `user_agent`.
+    #[must_use]
+    pub fn with(&self, token: Option<&str>, user_agent: &'static str) -> Self {
+        Self {
+            token: token.map(str::to_owned),
+            user_agent,
+            ..self.clone()
         }
     }
 
@@ -52,7 +64,8 @@ impl Client {
     ) -> Result<Answer, String> {
         let mut request = ureq::http::Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.base));
+            .uri(format!("{}{path}", self.base))
+            .header("user-agent", self.user_agent);
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }

@@ -1,5 +1,6 @@
 //! What the server has promised, and when it was there to keep it.
 
+use super::entry::Save;
 use super::lock;
 use super::sample::{Random, Seed};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,8 @@ pub(super) enum Item {
     Path(Seed),
     /// An image whose layer is the archive of this path, by its manifest's digest.
     Image(Seed, String),
+    /// An entry of the Actions cache.
+    Entry(Save),
 }
 
 /// What each cache has promised.
@@ -20,7 +23,7 @@ pub(super) enum Item {
 pub(super) struct Ledger {
     caches: Mutex<BTreeMap<String, BTreeSet<Item>>>,
     /// What was ever asked to be kept in the caches that are there: acknowledged or not.
-    attempted: Mutex<BTreeSet<(String, Seed)>>,
+    attempted: Mutex<BTreeSet<(String, Item)>>,
     /// Grows with each kill and each start: odd while the server is down.
     epoch: AtomicU64,
     stop: AtomicBool,
@@ -40,12 +43,12 @@ impl Ledger {
     }
 
     /// A push begins: from here on it may be visible.
-    pub(super) fn attempt(&self, cache: &str, seed: Seed) {
-        lock(&self.attempted).insert((cache.to_owned(), seed));
+    pub(super) fn attempt(&self, cache: &str, item: Item) {
+        lock(&self.attempted).insert((cache.to_owned(), item));
     }
 
     /// All that may be visible.
-    pub(super) fn attempted(&self) -> Vec<(String, Seed)> {
+    pub(super) fn attempted(&self) -> Vec<(String, Item)> {
         lock(&self.attempted).iter().cloned().collect()
     }
 
@@ -60,6 +63,8 @@ impl Ledger {
         if let Some(items) = lock(&self.caches).get_mut(cache) {
             items.remove(item);
         }
+        let of_cache = |(of, other): &(String, Item)| of == cache && other == item;
+        lock(&self.attempted).retain(|attempted| !of_cache(attempted));
     }
 
     /// Whether it is promised still.

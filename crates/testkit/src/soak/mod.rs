@@ -9,6 +9,7 @@
     reason = "what cannot be set up fails its test"
 )]
 
+mod entry;
 mod folder;
 mod http;
 mod ledger;
@@ -24,8 +25,9 @@ pub use report::Report;
 pub use sample::{Random, Sample, Seed};
 
 use crate::rigs::serve::Server;
+use entry::Jobs;
 use ledger::Ledger;
-use pull::{Puller, judge, read_item, read_path};
+use pull::{Puller, judge, read_item};
 use push::Pusher;
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
@@ -88,6 +90,7 @@ struct Run<'a> {
     server: Server,
     ledger: Arc<Ledger>,
     client: Client,
+    jobs: Jobs,
     kills: u32,
     largest_bytes: u64,
 }
@@ -105,6 +108,11 @@ impl Plan {
             "session_ttl_seconds": self.lease_seconds,
             "lease_seconds": self.lease_seconds,
             "segment_interval_seconds": 1,
+            // What a killed client had reserved is free again in time for the last look.
+            "limits": {
+                "actions_idle_seconds_max": self.lease_seconds,
+                "actions_uploads_per_minute_max": 0,
+            },
         });
         if self.collect {
             config["gc_interval_seconds"] = 1.into();
@@ -116,6 +124,7 @@ impl Plan {
             plan: self,
             server,
             ledger: Arc::default(),
+            jobs: Jobs::new(client.clone()),
             client,
             kills: 0,
             largest_bytes: 0,
@@ -154,6 +163,7 @@ impl Plan {
             numbers: numbers.clone(),
             ledger: run.ledger.clone(),
             client: run.client.clone(),
+            jobs: run.jobs.clone(),
             url: run.server.url(),
             token: run.server.token(),
             binary: self.binary.clone(),
@@ -174,6 +184,7 @@ impl Run<'_> {
             let puller = Puller {
                 ledger: self.ledger.clone(),
                 client: self.client.clone(),
+                jobs: self.jobs.clone(),
                 url: self.server.url(),
                 random: Random::new(self.plan.seed + index as u64),
                 nix: index == 0,
@@ -224,15 +235,15 @@ impl Run<'_> {
     fn check_all(&self) {
         for (cache, item) in self.ledger.all() {
             let began = self.ledger.now();
-            let read = read_item(&self.client, &cache, &item, began / 2);
+            let read = read_item(&self.client, &self.jobs, &cache, &item, began / 2);
             judge(&self.ledger, began, &cache, &item, read);
         }
-        for (cache, seed) in self.ledger.attempted() {
+        for (index, (cache, item)) in (0..).zip(self.ledger.attempted()) {
             if let Err(pull::Trouble::Failed(why) | pull::Trouble::Wrong(why)) =
-                read_path(&self.client, &cache, seed, seed.number)
+                read_item(&self.client, &self.jobs, &cache, &item, index)
             {
                 self.ledger
-                    .fault(format!("{cache} {seed:?} is visible, but: {why}"));
+                    .fault(format!("{cache} {item:?} is visible, but: {why}"));
             }
         }
     }

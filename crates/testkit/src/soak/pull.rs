@@ -1,5 +1,6 @@
 //! Those who pull: every byte is compared with what it was made of.
 
+use super::entry::Jobs;
 use super::http::{Answer, Client};
 use super::ledger::{Item, Ledger};
 use super::sample::{Random, Seed};
@@ -36,6 +37,8 @@ pub(super) struct Puller {
     pub(super) url: String,
     /// What to pull next.
     pub(super) random: Random,
+    /// Restores from the Actions cache.
+    pub(super) jobs: Jobs,
     /// Pulls by the real Nix, too.
     pub(super) nix: bool,
 }
@@ -52,8 +55,10 @@ impl Puller {
             round += 1;
             let began = self.ledger.now();
             let read = match &item {
-                Item::Path(seed) if self.nix && round % 8 == 0 => self.realise(&cache, *seed),
-                item => read_item(&self.client, &cache, item, self.random.next()),
+                Item::Path(seed) if self.nix && round % 8 == 0 => {
+                    self.realise(&cache, *seed).map(Some)
+                }
+                item => read_item(&self.client, &self.jobs, &cache, item, self.random.next()),
             };
             judge(&self.ledger, began, &cache, &item, read);
         }
@@ -90,8 +95,9 @@ pub(super) fn judge(
     began: u64,
     cache: &str,
     item: &Item,
-    read: Result<u64, Trouble>,
+    read: Result<Option<u64>, Trouble>,
 ) -> bool {
+    let read = read.and_then(|bytes| bytes.ok_or_else(|| "it is not there".to_owned().into()));
     match read {
         Ok(bytes) => {
             ledger.count("reads verified", 1);
@@ -111,26 +117,29 @@ pub(super) fn judge(
     false
 }
 
-/// Reads one thing and compares it.
+/// Reads one thing and compares it. `None` if it is not there, and nothing says that it were.
 ///
 /// # Errors
 /// If it could not be read, or is another.
 pub(super) fn read_item(
     client: &Client,
+    jobs: &Jobs,
     cache: &str,
     item: &Item,
     choice: u64,
-) -> Result<u64, Trouble> {
+) -> Result<Option<u64>, Trouble> {
     match item {
-        Item::Path(seed) => match read_path(client, cache, *seed, choice)? {
-            Some(bytes) => Ok(bytes),
-            None => Err(Trouble::Failed("its narinfo is not there".to_owned())),
-        },
+        Item::Path(seed) => read_path(client, cache, *seed, choice),
         Item::Image(seed, digest) => read_image(client, cache, *seed, digest),
+        Item::Entry(save) => jobs.restore(cache, *save),
     }
 }
 
-fn whole(answer: Answer, what: &str) -> Result<Vec<u8>, Trouble> {
+/// The body of an answer that must be there.
+///
+/// # Errors
+/// If it is not.
+pub(super) fn whole(answer: Answer, what: &str) -> Result<Vec<u8>, Trouble> {
     match answer.status {
         200 => Ok(answer.body),
         status => Err(Trouble::Failed(format!(
@@ -145,7 +154,7 @@ fn whole(answer: Answer, what: &str) -> Result<Vec<u8>, Trouble> {
 ///
 /// # Errors
 /// If it could not be read, or is another.
-pub(super) fn read_path(
+fn read_path(
     client: &Client,
     cache: &str,
     seed: Seed,
@@ -186,8 +195,16 @@ pub(super) fn read_path(
     }
 }
 
-fn read_image(client: &Client, cache: &str, seed: Seed, digest: &str) -> Result<u64, Trouble> {
+fn read_image(
+    client: &Client,
+    cache: &str,
+    seed: Seed,
+    digest: &str,
+) -> Result<Option<u64>, Trouble> {
     let answer = client.get(&format!("/v2/{cache}/app/manifests/{digest}"))?;
+    if answer.status == 404 {
+        return Ok(None);
+    }
     let manifest = whole(answer, "the manifest")?;
     if format!("sha256:{}", Sha256::of(&manifest).hex()) != digest {
         return Err(Trouble::Wrong("the manifest is another".to_owned()));
@@ -198,7 +215,7 @@ fn read_image(client: &Client, cache: &str, seed: Seed, digest: &str) -> Result<
         "the layer",
     )?;
     match blob == seed.sample().nar {
-        true => Ok(blob.len() as u64),
+        true => Ok(Some(blob.len() as u64)),
         false => Err(Trouble::Wrong("the layer is another".to_owned())),
     }
 }

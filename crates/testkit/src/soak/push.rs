@@ -1,5 +1,6 @@
 //! Those who push: by `firn push`, by the real Nix, and by plain requests, with images and without.
 
+use super::entry::{Jobs, Save};
 use super::http::Client;
 use super::ledger::{Item, Ledger};
 use super::sample::{Random, Sample, Seed};
@@ -32,6 +33,8 @@ pub enum Way {
     Requests,
     /// The same, and an image of each batch by the registry's protocol.
     RequestsAndImages,
+    /// The same, and an entry of the Actions cache of each batch.
+    RequestsAndEntries,
 }
 
 /// One who pushes, generation after generation, each into a cache of its own; old ones are deleted.
@@ -52,6 +55,8 @@ pub(super) struct Pusher {
     pub(super) ledger: Arc<Ledger>,
     /// With the right to do all this.
     pub(super) client: Client,
+    /// Saves into the Actions cache.
+    pub(super) jobs: Jobs,
     /// `http://…` of the server.
     pub(super) url: String,
     /// Its token.
@@ -135,7 +140,7 @@ impl Pusher {
         let samples: Vec<Sample> = seeds.iter().map(|seed| seed.sample()).collect();
         seeds
             .iter()
-            .for_each(|seed| self.ledger.attempt(cache, *seed));
+            .for_each(|seed| self.ledger.attempt(cache, Item::Path(*seed)));
         let what = format!("{:?} into {cache}", self.way);
         let pushed = match self.way {
             Way::Firn => self.push_from_store(&what, &samples, |store, root| {
@@ -144,7 +149,7 @@ impl Pusher {
             Way::Nix => self.push_from_store(&what, &samples, |store, root| {
                 self.nix_copy(store, cache, root, first)
             }),
-            Way::Requests | Way::RequestsAndImages => {
+            Way::Requests | Way::RequestsAndImages | Way::RequestsAndEntries => {
                 self.insist(&what, || self.put_all(cache, &samples))
             }
         };
@@ -156,7 +161,11 @@ impl Pusher {
         let bytes: usize = samples.iter().map(|sample| sample.nar.len()).sum();
         self.ledger.count("paths pushed", BATCH);
         self.ledger.count("bytes pushed", bytes as u64);
-        self.way != Way::RequestsAndImages || self.push_image(cache, seeds[0], &samples[0])
+        match self.way {
+            Way::RequestsAndImages => self.push_image(cache, seeds[0], &samples[0]),
+            Way::RequestsAndEntries => self.save_entry(cache, seeds[0]),
+            Way::Firn | Way::Nix | Way::Requests => true,
+        }
     }
 
     /// Puts the paths into a Nix store of their own and lets a real client push from there.
@@ -261,37 +270,54 @@ impl Pusher {
             let item = Item::Image(seed, digest(&manifest));
             self.ledger.acknowledge(cache, [item]);
             self.ledger.count("images pushed", 1);
-            return self.delete_an_image(cache, seed);
         }
-        false
+        pushed && self.delete_one(cache, seed)
     }
 
-    /// Every other image goes again.
-    fn delete_an_image(&self, cache: &str, seed: Seed) -> bool {
-        let images: Vec<_> = self
+    /// An entry that holds the first path's archive; what is tried again gets a key of its own.
+    fn save_entry(&self, cache: &str, seed: Seed) -> bool {
+        let mut save = Save { seed, attempt: 0 };
+        let saved = self.insist(&format!("an entry into {cache}"), || {
+            save.attempt += 1;
+            self.ledger.attempt(cache, Item::Entry(save));
+            self.jobs.save(cache, save)
+        });
+        if saved {
+            self.ledger.acknowledge(cache, [Item::Entry(save)]);
+            self.ledger.count("Actions entries saved", 1);
+        }
+        saved && self.delete_one(cache, seed)
+    }
+
+    /// Every other image, and every other entry, goes again.
+    fn delete_one(&self, cache: &str, seed: Seed) -> bool {
+        let mut items: Vec<_> = self
             .ledger
             .all()
             .into_iter()
-            .filter(|(of, item)| of == cache && matches!(item, Item::Image(..)))
+            .filter(|(of, item)| of == cache && !matches!(item, Item::Path(_)))
+            .map(|(_, item)| item)
             .collect();
         let mut random = Random::new(seed.number);
-        if self.keep == 0 || images.len() < 3 || random.below(2) == 0 {
+        if self.keep == 0 || items.len() < 3 || random.below(2) == 0 {
             return true;
         }
-        let (_, item) = &images[random.below(images.len() as u64) as usize];
-        let Item::Image(_, digest) = item else {
-            return true;
-        };
-        self.ledger.forget(cache, item);
-        self.insist("deleting an image", || {
-            let path = format!("/v2/{cache}/app/manifests/{digest}");
-            let answer = self.client.send("DELETE", &path, None, b"")?;
-            if answer.status == 404 {
-                Ok(())
-            } else {
-                answer.taken(&path)
-            }
+        let item = items.swap_remove(random.below(items.len() as u64) as usize);
+        self.ledger.forget(cache, &item);
+        self.insist("deleting", || match &item {
+            Item::Image(_, digest) => self.delete_image(cache, digest),
+            Item::Entry(save) => self.jobs.delete(cache, *save),
+            Item::Path(_) => Ok(()),
         })
+    }
+
+    fn delete_image(&self, cache: &str, digest: &str) -> Result<(), String> {
+        let path = format!("/v2/{cache}/app/manifests/{digest}");
+        let answer = self.client.send("DELETE", &path, None, b"")?;
+        match answer.status {
+            404 => Ok(()),
+            _ => answer.taken(&path),
+        }
     }
 }
 

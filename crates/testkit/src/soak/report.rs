@@ -19,9 +19,10 @@ pub struct Report {
 }
 
 /// Figures of the ledger that are printed.
-const COUNTS: [&str; 9] = [
+const COUNTS: [&str; 10] = [
     "paths pushed",
     "images pushed",
+    "Actions entries saved",
     "bytes pushed",
     "caches deleted",
     "collections",

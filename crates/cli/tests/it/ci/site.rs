@@ -64,6 +64,18 @@ impl<'a> Site<'a> {
         !matches!(self.place, Place::Ghcr(_))
     }
 
+    /// Bytes of bodies that the registry did not take since this was last asked: they are sent again, and a
+    /// client that counts what it sends counts them twice.
+    pub(crate) fn bytes_refused(&self) -> u64 {
+        let Place::Ghcr(registry) = self.place else {
+            return 0;
+        };
+        let refused = |asked: &ghcr::Asked| matches!(asked.status, 0 | 401 | 429);
+        let asked = registry.asked();
+        let refused = asked.iter().filter(|asked| refused(asked));
+        refused.map(|asked| asked.bytes).sum()
+    }
+
     /// A job on a fresh machine.
     pub(crate) fn begin(&self, project: &Project) -> Job {
         self.begin_as(project, ghcr::WRITER)
