@@ -5,13 +5,19 @@
 //! ```
 //!
 //! *seen* counts the revisions in which it can be told whether the thing changed by itself, *changed* those
-//! in which it did. The prior is 0.9 for what nothing refers to (the application), and
-//! pace · 0.02 / (1 + users / 3) for everything else, since what many refer to is changed with more care. The
-//! pace is 1 without history, and is learned from all that the image has, so that where nothing changes for a
-//! while, what has never changed is believed to stay:
+//! in which it did. The prior is 0.9 for what nothing refers to (the application), and pace · base for
+//! everything else. What many refer to is changed with more care, but it is changed: a C library to which a
+//! thousand refer takes all of them along, and they had better not have shared layers with what stays.
 //!
 //! ```text
-//! pace = (2 + Σ changed) / (2 + Σ seen · 0.02 / (1 + users / 3))
+//! base = 0.02 / (1 + users / 3), at least 0.002
+//! ```
+//!
+//! The pace is 1 without history, and is learned from all that the image has, so that where nothing changes for
+//! a while, what has never changed is believed to stay:
+//!
+//! ```text
+//! pace = (2 + Σ changed) / (2 + Σ seen · base)
 //! ```
 
 use super::past::Since;
@@ -19,8 +25,10 @@ use crate::{closure::reverse, plan::Graph};
 
 const ROOT_PRIOR: f64 = 0.9;
 const LEAF_PRIOR: f64 = 0.02;
-/// So many direct users halve the prior.
+/// So many direct users halve the prior, …
 const USERS_HALVE: f64 = 3.0;
+/// … but however many there are, it is not less than this.
+const PRIOR_MIN: f64 = 0.002;
 /// As many changes as the prior's pace is worth.
 const PACE_WEIGHT: f64 = 2.0;
 /// Nothing is certain, and 1 − λ is divided by.
@@ -56,5 +64,5 @@ fn pace(users: &[usize], since: &Since<'_>) -> f64 {
 
 /// Of something that is referred to.
 fn prior(users: usize) -> f64 {
-    LEAF_PRIOR / (1.0 + users as f64 / USERS_HALVE)
+    (LEAF_PRIOR / (1.0 + users as f64 / USERS_HALVE)).max(PRIOR_MIN)
 }
