@@ -21,6 +21,16 @@ pub struct Docker {
 impl Docker {
     /// Starts a daemon and waits until it answers.
     pub fn start(release: Release) -> Self {
+        Self::configured(release, "{}")
+    }
+
+    /// The newer one, with its images in containerd: so its BuildKit can export a cache.
+    pub fn with_exporters() -> Self {
+        let config = r#"{"features": {"containerd-snapshotter": true}}"#;
+        Self::configured(Release::Trixie, config)
+    }
+
+    fn configured(release: Release, config: &str) -> Self {
         program::need_root();
         let folder = tempfile::tempdir().expect("cannot make a temporary folder");
         let mut command = match release {
@@ -28,7 +38,7 @@ impl Docker {
             Release::Trixie => trixie::daemon("dockerd"),
         };
         let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("daemon.json"), "{}").expect("cannot write daemon.json");
+        std::fs::write(at("daemon.json"), config).expect("cannot write daemon.json");
         let log = File::create(at("log")).expect("cannot make the daemon's log");
         let daemon = command
             .arg("--host")
@@ -127,6 +137,34 @@ impl Docker {
             .command()
             .args(["load", "--quiet", "--input"])
             .arg(archive))
+    }
+
+    /// `docker buildx build` of a folder, with a cache as `type=gha` that `environment` says where to find.
+    pub fn build_cached(
+        &self,
+        image: &str,
+        folder: &std::path::Path,
+        environment: impl FnOnce(&mut Command),
+    ) -> Outcome {
+        let mut command = self.command();
+        command
+            .args(["buildx", "build", "--progress=plain", "--tag", image])
+            .args([
+                "--cache-from",
+                "type=gha",
+                "--cache-to",
+                "type=gha,mode=max",
+            ])
+            .arg(folder);
+        environment(&mut command);
+        run(&mut command)
+    }
+
+    /// Copies a file out of an image that holds no program.
+    pub fn copy_out(&self, image: &str, file: &str, to: &std::path::Path) -> Outcome {
+        let created = run(self.command().args(["create", image, "/none"])).ok();
+        let from = format!("{}:{file}", created.trim());
+        run(self.command().args(["cp", &from]).arg(to))
     }
 
     /// Runs a container without a network.

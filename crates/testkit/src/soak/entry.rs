@@ -40,7 +40,7 @@ impl Save {
 
     /// Half of them come from the library that sends tars in zstd.
     const fn is_tar(self) -> bool {
-        self.seed.number % 2 == 0
+        self.seed.number.is_multiple_of(2)
     }
 
     /// What is in it, before compression.
