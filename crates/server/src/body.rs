@@ -108,6 +108,7 @@ pub(crate) struct BlobBody {
     reading: Reading,
     remaining: u64,
     sent: Counter,
+    told: Option<Box<dyn Fn(u64) + Send>>,
 }
 
 impl BlobBody {
@@ -116,6 +117,15 @@ impl BlobBody {
             remaining: reader.remaining(),
             reading: Reading::Inline(Box::new(reader)),
             sent,
+            told: None,
+        }
+    }
+
+    /// Tells somebody of the bytes that are handed on.
+    pub(crate) fn told(self, told: impl Fn(u64) + Send + 'static) -> Self {
+        Self {
+            told: Some(Box::new(told)),
+            ..self
         }
     }
 
@@ -157,6 +167,9 @@ impl BlobBody {
                 Some(remaining) => {
                     self.remaining = remaining;
                     self.sent.inc_by(block.len() as u64);
+                    if let Some(told) = &self.told {
+                        told(block.len() as u64);
+                    }
                     if remaining > 0 {
                         self.reading = Reading::Inline(reader);
                     }

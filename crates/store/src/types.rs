@@ -177,12 +177,12 @@ pub struct Publication {
     pub deletions: Vec<(EntryKind, String)>,
 }
 
-/// What a publication did, entry by entry.
+/// What a publication did, entry by entry; with the sequence of what is there now because of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum PublishedEntry {
-    New,
-    Replaced,
+    New(u64),
+    Replaced(u64),
     Kept,
 }
 

@@ -1,5 +1,6 @@
 //! The Actions cache as people look at it, through `gh` and through `firn actions`; and clients of others.
 
+use firn_testkit::rigs::docker::Docker;
 use firn_testkit::rigs::gh::Gh;
 use firn_testkit::rigs::job::{Job, Protocol};
 use firn_testkit::rigs::program::{command, limited, run, tool};
@@ -188,7 +189,8 @@ fn hits_and_misses_have_their_reasons_and_a_summary() {
     assert_eq!(main.look_up("nix-1"), None);
     assert_eq!(main.save("nix-1", &[1; 1000], false), 204);
     assert_eq!(dev.save("only-dev", &[2; 100], false), 204);
-    assert_eq!(main.look_up("nix-1").as_deref(), Some("nix-1"));
+    let restored = main.restore("nix-1", 1000).unwrap();
+    assert_eq!(restored, "\u{1}".repeat(1000));
     assert_eq!(main.look_up("nix-2,nix-").as_deref(), Some("nix-1"));
     assert_eq!(main.look_up("only-dev"), None);
     assert_eq!(main.look_up("cargo-1"), None);
@@ -224,16 +226,17 @@ fn hits_and_misses_have_their_reasons_and_a_summary() {
         .env("GITHUB_REF", "refs/heads/main")
         .env("GITHUB_STEP_SUMMARY", &page);
     let said = run(&mut summary).ok();
-    assert!(said.contains("✅ Cache hit: nix-1 (1.0 kB)"), "{said}");
+    assert!(said.contains("✅ Cache hit: nix-1 (1.0 kB in 0."), "{said}");
+    // It was found and never downloaded.
     assert!(
-        said.contains("◐ Cache partial: nix-2 matched nix-1"),
+        said.contains("◐ Cache partial: nix-2 matched nix-1 (1.0 kB)"),
         "{said}"
     );
     assert!(!said.contains("cargo-1"), "{said}");
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains("### ✅ Cache hit: nix-1"), "{page}");
     assert!(
-        page.contains("| nix-1 | hit | nix-1 | 1.0 kB | saved "),
+        page.contains("| nix-1 | hit | nix-1 | 1.0 kB | restored in 0."),
         "{page}"
     );
 }
@@ -380,4 +383,52 @@ fn the_suite_of_go_actions_cache_passes() {
             .all(|entry| entry["form"] == "exact");
         assert!(exact, "{entries}");
     }
+}
+
+/// How many steps a build took from a cache: those of which it says so, and those whose layers it fetched.
+fn steps_from_a_cache(said: &str) -> usize {
+    let steps = said.lines().filter_map(|line| {
+        let (number, what) = line.split_once(' ')?;
+        what.contains("] COPY ").then_some(number)
+    });
+    let begins = |number: &str, what: &str| {
+        let begin = format!("{number} {what}");
+        said.lines().any(|line| line.starts_with(&begin))
+    };
+    let steps: std::collections::BTreeSet<&str> = steps.collect();
+    let cached = steps
+        .iter()
+        .filter(|number| begins(number, "CACHED") || begins(number, "sha256:"));
+    cached.count()
+}
+
+/// BuildKit keeps the steps of its builds in the cache: on another machine none is done again.
+#[test]
+fn buildx_takes_its_steps_from_another_machine() {
+    let server = crate::server();
+    let job = Job::new(&server, REPOSITORY, &["main"]);
+    let folder = tempfile::tempdir().unwrap();
+    let context = folder.path().join("context");
+    std::fs::create_dir(&context).unwrap();
+    let large: Vec<u8> = (0..1_500_000_u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(context.join("large"), &large).unwrap();
+    let steps = "FROM scratch\nCOPY large /large\nCOPY Dockerfile /second\n";
+    std::fs::write(context.join("Dockerfile"), steps).unwrap();
+    let mut digests = Vec::new();
+    for cached in [0, 2] {
+        let machine = Docker::with_exporters();
+        let set = |command: &mut _| job.runner(command, Protocol::V1);
+        let built = machine.build_cached("app", &context, set);
+        assert!(built.status.success(), "{built}");
+        let said = built.stderr;
+        assert_eq!(steps_from_a_cache(&said), cached, "{said}");
+        let copy = folder.path().join(format!("copy-{cached}"));
+        machine.copy_out("app", "/large", &copy).ok();
+        assert!(std::fs::read(copy).unwrap() == large, "bytes differ");
+        let digest = |line: &str| Some(line.split_once("exporting manifest ")?.1[..71].to_owned());
+        digests.push(said.lines().find_map(digest).expect("a digest"));
+    }
+    assert_eq!(digests[0], digests[1]);
+    let entries = User::admin(&server).json(&["actions", "list", "--repo", REPOSITORY]);
+    assert!(keys(&entries).len() >= 3, "{entries}");
 }

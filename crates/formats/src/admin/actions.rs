@@ -62,6 +62,9 @@ pub struct ActionsHitView {
     pub exact: bool,
     /// As it was uploaded.
     pub size: u64,
+    /// How long its download took, if all of it was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_ms: Option<u64>,
 }
 
 /// Why nothing was found.

@@ -235,6 +235,7 @@ async fn append(call: &Call, claims: UrlClaims, body: Incoming) -> Answer {
 async fn get(call: &Call, claims: UrlClaims) -> Answer {
     let range = call.header(MS_RANGE).or_else(|| call.header(RANGE));
     let range = range.map(str::to_owned);
+    let followed = (call.app.clone(), claims.lookup);
     let (entry, mut response) = call
         .work(move |app| {
             let actions = &app.services.actions;
@@ -247,7 +248,12 @@ async fn get(call: &Call, claims: UrlClaims) -> Answer {
             };
             // Opening proves that all of it can be had; what cannot is not here.
             let reader = actions.read(&entry, part)?;
-            let body = Body::Blob(BlobBody::new(reader, app.metrics.sent(Door::Actions)));
+            let mut body = BlobBody::new(reader, app.metrics.sent(Door::Actions));
+            if let (app, Some(lookup)) = followed {
+                actions.transfer_begins(lookup);
+                body = body.told(move |bytes| app.services.actions.transferred(lookup, bytes));
+            }
+            let body = Body::Blob(body);
             let media_type = HeaderValue::from_static("application/octet-stream");
             Ok((entry, bytes_response(body, media_type, part, length)))
         })

@@ -20,7 +20,7 @@ use crate::query::parse_query;
 use crate::upload::{self, BodyReader, GatherError};
 use firn_formats::actions::{Scopes, rest as v1, twirp as v2};
 use firn_services::access::UrlClaims;
-use firn_services::actions::{ActionsError, Entry, Hit, Repository, Save};
+use firn_services::actions::{ActionsError, Hit, Repository, Save};
 use firn_services::{Refusal, ServiceError};
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response};
@@ -308,17 +308,25 @@ impl Call {
         Ok(format!("{base}{ACCOUNT}{container}/{id}?sig={signature}"))
     }
 
-    /// From where an entry is downloaded.
-    async fn download_url(&self, repository: Repository, entry: Entry) -> Result<String, Failure> {
-        let (size, entry) = self
-            .work(move |app| Ok((app.services.actions.served_bytes(&entry)?, entry)))
+    /// From where what was found is downloaded.
+    async fn download_url(&self, repository: Repository, hit: Hit) -> Result<String, Failure> {
+        let cache = repository.cache.row.id.0;
+        let (entry, lookup) = (hit.entry.id.to_string(), hit.lookup);
+        let size = self
+            .work(move |app| {
+                let actions = &app.services.actions;
+                let size = actions.served_bytes(&hit.entry)?;
+                actions.promised(repository, hit.lookup, size);
+                Ok(size)
+            })
             .await?;
         let claims = UrlClaims {
             method: blobs::GET.to_owned(),
-            cache: repository.cache.row.id.0,
-            entry: entry.id.to_string(),
+            cache,
+            entry,
             size,
             exp: now() + DOWNLOAD_SECONDS,
+            lookup: Some(lookup),
         };
         Ok(self.signed_url("download", &claims.entry, &claims)?)
     }

@@ -90,7 +90,7 @@ async fn get(call: &Call, guest: super::Guest) -> Answer {
     match call.lookup(guest, keys, version).await? {
         None => Ok(bare(StatusCode::NO_CONTENT)),
         Some(hit) => {
-            let url = call.download_url(repository, hit.entry.clone()).await?;
+            let url = call.download_url(repository, hit.clone()).await?;
             Ok(json(StatusCode::OK, &found(&hit.entry, Some(url))))
         }
     }

@@ -133,6 +133,7 @@ async fn create(call: &Call, guest: super::Guest, request: &Request) -> Result<A
         entry: uploading.id().to_owned(),
         size: ENTRY_BYTES_MAX,
         exp: now() + UPLOAD_SECONDS,
+        lookup: None,
     };
     Ok(Answer::Created {
         ok: true,
@@ -178,7 +179,7 @@ async fn get(call: &Call, guest: super::Guest, request: Request) -> Result<Answe
     let key = hit.entry.key.clone();
     Ok(Answer::Found {
         ok: true,
-        url: call.download_url(repository, hit.entry).await?,
+        url: call.download_url(repository, hit).await?,
         key,
     })
 }

@@ -73,6 +73,9 @@ pub struct UrlClaims {
     pub size: u64,
     /// Seconds since 1970.
     pub exp: u64,
+    /// The look-up that a download follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lookup: Option<u64>,
 }
 
 impl Claims {

@@ -4,11 +4,12 @@ use super::entry::{KIND, Value, stored_key};
 use super::upload::{ActionsError, Part, Uploading};
 use super::{Actions, Entry, Form, Repository, decoded};
 use crate::sessions::SharedSession;
-use crate::{ServiceError, sync::lock};
+use crate::{ServiceError, access::token::now, sync::lock};
 use bytes::Bytes;
 use firn_chunks::Format;
 use firn_store::{
-    BlobInfo, EvictionReason, IfExists, NewEntry, Publication, StagedPart, Store, StoreError,
+    BlobInfo, EvictionReason, IfExists, NewEntry, Publication, PublishedEntry, StagedPart, Store,
+    StoreError,
 };
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -110,11 +111,20 @@ impl Actions {
         let repository = &uploading.repository;
         let session = self.sessions.get(&repository.cache)?;
         let (blob, form) = self.store_bytes(uploading, &session, &parts, size)?;
-        self.make_room(repository, blob.id, blob.zstd_length)?;
+        let place = self.make_room(repository, blob.id, blob.zstd_length)?;
         let cache = &repository.cache;
         self.retention
             .admit(cache, blob.zstd_length, blob.zstd_length)?;
-        self.publish(uploading, &session, &blob, form, size)
+        let entry = self.publish(uploading, &session, &blob, form, size)?;
+        drop(place);
+        if let Err(error) = self.settle(repository, entry.id) {
+            // It is saved; the next save looks again.
+            tracing::error!(
+                error = error.chain(),
+                "keeping a repository within its quota"
+            );
+        }
+        Ok(entry)
     }
 
     fn store_bytes(
@@ -173,7 +183,7 @@ impl Actions {
             default_branch: uploading.note.default_branch,
             upload: uploading.id().to_owned(),
         };
-        let value = serde_json::to_vec(&value).map_err(ServiceError::from)?;
+        let value = Bytes::from(serde_json::to_vec(&value).map_err(ServiceError::from)?);
         let old = match uploading.note.replace {
             true => self.store.entry(cache, KIND, key)?,
             false => None,
@@ -181,7 +191,7 @@ impl Actions {
         let entry = NewEntry {
             kind: KIND,
             key: key.clone(),
-            value: Bytes::from(value),
+            value: value.clone(),
             blobs: vec![blob.id],
             requires: Vec::new(),
             if_exists: match uploading.note.replace {
@@ -197,7 +207,7 @@ impl Actions {
         let published = self
             .store
             .publish(Some(session.session()), cache, publication);
-        match published {
+        let published = match published {
             Err(StoreError::Conflict(_)) => return Err(uploading.exists()),
             published => published?,
         };
@@ -206,7 +216,21 @@ impl Actions {
             self.store
                 .evict(cache, move |eviction| eviction.remember(&old))?;
         }
-        self.finished(uploading)?.ok_or(ActionsError::Gone)
+        // Not asked for again: another save may have needed its room already.
+        let Some(PublishedEntry::New(sequence) | PublishedEntry::Replaced(sequence)) =
+            published.first()
+        else {
+            return Err(ActionsError::Gone);
+        };
+        let made = firn_store::Entry {
+            sequence: *sequence,
+            kind: KIND,
+            key: key.clone(),
+            value,
+            blobs: vec![blob.id],
+            created_at: i64::try_from(now()).unwrap_or(0),
+        };
+        Ok(Entry::of_store(&made)?)
     }
 }
 

@@ -4,6 +4,7 @@ use super::entry::{KIND, prefix, split};
 use super::{Actions, MissReason, Repository};
 use crate::{ServiceError, access::token::now, sync::lock};
 use firn_store::{EvictionReason, LookupRow, Store};
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 /// Look-ups remembered between flushes; what is beyond is not noted.
@@ -43,6 +44,28 @@ pub struct Looked {
     pub scope: String,
     /// How it went.
     pub outcome: Outcome,
+    /// Its number, by which a download tells that it is the one that followed.
+    #[serde(default)]
+    pub lookup: u64,
+    /// How long the download took that followed, if all of it was sent.
+    #[serde(skip)]
+    pub restored_ms: Option<u64>,
+}
+
+/// What a look-up had found was sent, all of it.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct Restored {
+    /// The look-up's number.
+    pub(super) restored: u64,
+    pub(super) milliseconds: u64,
+}
+
+/// A row of the history.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Noted {
+    Restored(Restored),
+    Looked(Looked),
 }
 
 /// An entry that is gone.
@@ -75,8 +98,8 @@ pub(super) fn reason(reason: EvictionReason) -> &'static str {
 pub(super) struct Notes(Mutex<Vec<LookupRow>>);
 
 impl Notes {
-    pub(super) fn note(&self, repository: &Repository, looked: Looked) {
-        let Ok(detail) = serde_json::to_vec(&looked) else {
+    pub(super) fn note(&self, repository: &Repository, what: &impl serde::Serialize) {
+        let Ok(detail) = serde_json::to_vec(what) else {
             return;
         };
         let mut notes = lock(&self.0);
@@ -112,14 +135,23 @@ impl Actions {
         self.flush()?;
         let (cache, owner) = (repository.cache.row.id, repository.name.as_str());
         let rows = self.store.lookups(cache, owner, limit)?;
-        let parsed = rows.into_iter().filter_map(|row| {
-            let looked: Looked = serde_json::from_slice(&row.detail).ok()?;
-            Some(Looked {
-                at: row.at,
-                ..looked
-            })
-        });
-        Ok(parsed.collect())
+        // The newest comes first: what followed a look-up is known when it comes.
+        let mut restored = HashMap::new();
+        let mut looked = Vec::new();
+        for row in rows {
+            match serde_json::from_slice(&row.detail) {
+                Ok(Noted::Restored(done)) => {
+                    restored.insert(done.restored, done.milliseconds);
+                }
+                Ok(Noted::Looked(what)) => looked.push(Looked {
+                    at: row.at,
+                    restored_ms: restored.get(&what.lookup).copied(),
+                    ..what
+                }),
+                Err(_) => {}
+            }
+        }
+        Ok(looked)
     }
 
     /// What went from a repository, the newest first.

@@ -14,11 +14,90 @@ const QUOTA_BYTES: u64 = 10 << 30;
 /// How long what nobody uses is kept unless its cache says otherwise, in seconds: GitHub's 7 days.
 const KEEP_FOR_SECONDS: u64 = 7 * 24 * 3600;
 
+/// How often it is looked again what has to go, when some of that was used meanwhile.
+const TRIES: usize = 3;
 /// Repositories whose bytes are remembered.
 const METERS_MAX: usize = 10_000;
 
-/// What is thought to be in repositories: never less than there is, so that not every save has to look.
-pub(super) type Meters = Mutex<HashMap<(CacheId, RepositoryName), u64>>;
+type Key = (CacheId, RepositoryName);
+
+/// How full repositories are.
+#[derive(Default)]
+pub(super) struct Room {
+    /// What is thought to be in them: never less than there is, so that not every save has to look.
+    meters: Mutex<HashMap<Key, u64>>,
+    /// Blobs that have their room and are not named by an entry yet: their bytes, and how many saves wait.
+    pending: Mutex<HashMap<Key, HashMap<BlobId, (u64, u32)>>>,
+    /// Held while something is evicted.
+    evicting: Mutex<()>,
+}
+
+/// Room for a blob, until an entry names it.
+pub(super) struct Place<'a> {
+    room: &'a Room,
+    key: Key,
+    blob: BlobId,
+}
+
+impl Room {
+    fn take(&self, key: Key, blob: BlobId, bytes: u64) -> Place<'_> {
+        let mut pending = lock(&self.pending);
+        let blobs = pending.entry(key.clone()).or_default();
+        blobs.entry(blob).or_insert((bytes, 0)).1 += 1;
+        Place {
+            room: self,
+            key,
+            blob,
+        }
+    }
+
+    /// Adds to a meter unless it is not known or would pass the quota; says whether it did.
+    fn add(&self, key: &Key, bytes: u64, quota: u64) -> bool {
+        match lock(&self.meters).get_mut(key) {
+            Some(meter) if meter.saturating_add(bytes) <= quota => {
+                *meter += bytes;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn forget(&self, key: &Key) {
+        lock(&self.meters).remove(key);
+    }
+
+    fn set(&self, key: Key, held: u64) {
+        let mut meters = lock(&self.meters);
+        if meters.len() >= METERS_MAX {
+            meters.clear();
+        }
+        meters.insert(key, held);
+    }
+
+    fn pending(&self, key: &Key) -> Vec<(BlobId, u64)> {
+        let pending = lock(&self.pending);
+        let blobs = pending.get(key).into_iter().flatten();
+        blobs.map(|(blob, (bytes, _))| (*blob, *bytes)).collect()
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut pending = lock(&self.room.pending);
+        let Some(blobs) = pending.get_mut(&self.key) else {
+            return;
+        };
+        if let Some((_, saves)) = blobs.get_mut(&self.blob) {
+            *saves -= 1;
+            if *saves == 0 {
+                blobs.remove(&self.blob);
+            }
+        }
+        if blobs.is_empty() {
+            pending.remove(&self.key);
+        }
+    }
+}
 
 /// What a cache's configuration says of its Actions repositories.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -63,12 +142,17 @@ pub struct Usage {
     pub keep_for_seconds: u64,
 }
 
-/// Stored bytes, by blob, and how many entries name each.
+/// Stored bytes, by blob, and how many entries name each, or will.
 struct Stored(HashMap<BlobId, (u64, u32)>);
 
 impl Stored {
     fn bytes(&self) -> u64 {
         self.0.values().map(|(bytes, _)| bytes).sum()
+    }
+
+    /// Names a blob once more.
+    fn name(&mut self, blob: BlobId, bytes: u64) {
+        self.0.entry(blob).or_insert((bytes, 0)).1 += 1;
     }
 
     /// Bytes that go with an entry.
@@ -107,22 +191,21 @@ impl Actions {
     }
 
     fn stored(&self, entries: &[Entry]) -> Result<Stored, ServiceError> {
-        let mut stored = HashMap::new();
+        let mut stored = Stored(HashMap::new());
         for entry in entries {
-            let (_, names) = match stored.get_mut(&entry.blob) {
-                Some(known) => known,
+            let bytes = match stored.0.get(&entry.blob) {
+                Some((bytes, _)) => *bytes,
                 None => {
                     let blob = self.store.blob(entry.blob)?;
-                    let bytes = blob.map_or(0, |blob| blob.zstd_length);
-                    stored.entry(entry.blob).or_insert((bytes, 0))
+                    blob.map_or(0, |blob| blob.zstd_length)
                 }
             };
-            *names += 1;
+            stored.name(entry.blob, bytes);
         }
-        Ok(Stored(stored))
+        Ok(stored)
     }
 
-    /// Makes room for a blob that is about to be named by a new entry.
+    /// Makes room for a blob that is about to be named by a new entry; it is kept for it until that is said.
     ///
     /// # Errors
     /// `QuotaExceeded` if it alone is larger than the quota; if the store fails.
@@ -131,7 +214,7 @@ impl Actions {
         repository: &Repository,
         blob: BlobId,
         bytes: u64,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<Place<'_>, ServiceError> {
         let quota = self.config(repository).quota();
         if bytes > quota {
             return Err(ServiceError::QuotaExceeded(format!(
@@ -140,19 +223,63 @@ impl Actions {
             )));
         }
         let key = (repository.cache.row.id, repository.name.clone());
-        if let Some(meter) = lock(&self.meters).get_mut(&key)
-            && meter.saturating_add(bytes) <= quota
-        {
-            *meter += bytes;
-            return Ok(());
+        let place = self.room.take(key.clone(), blob, bytes);
+        if self.room.add(&key, bytes, quota) {
+            return Ok(place);
         }
-        let _one_by_one = lock(&self.evicting);
+        self.fit(repository, key, None)?;
+        Ok(place)
+    }
+
+    /// After an entry was published: several that came at once may not fit together, and the last one sees all.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub(super) fn settle(&self, repository: &Repository, entry: u64) -> Result<(), ServiceError> {
+        let key = (repository.cache.row.id, repository.name.clone());
+        match self.room.add(&key, 0, self.config(repository).quota()) {
+            true => Ok(()),
+            false => self.fit(repository, key, Some(entry)),
+        }
+    }
+
+    /// Looks at all that a repository holds, and evicts down to its quota, all but `kept`.
+    fn fit(
+        &self,
+        repository: &Repository,
+        key: Key,
+        kept: Option<u64>,
+    ) -> Result<(), ServiceError> {
+        let _one_by_one = lock(&self.room.evicting);
+        // Who comes now has to wait, so that what is pending is all that is not seen below.
+        self.room.forget(&key);
+        let pending = self.room.pending(&key);
+        for _ in 0..TRIES {
+            let (held, gone) = self.surplus(repository, &pending, kept)?;
+            let wanted = gone.len();
+            if self.evict(repository, gone, EvictionReason::Quota)? == wanted {
+                self.room.set(key, held);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What has to go, so that the rest is within the quota, and the bytes of the rest.
+    fn surplus(
+        &self,
+        repository: &Repository,
+        pending: &[(BlobId, u64)],
+        kept: Option<u64>,
+    ) -> Result<(u64, Vec<Entry>), ServiceError> {
+        let quota = self.config(repository).quota();
         let mut entries = self.list(repository)?;
         let mut stored = self.stored(&entries)?;
-        if entries.iter().any(|entry| entry.blob == blob) {
-            return Ok(());
+        for (blob, bytes) in pending {
+            stored.name(*blob, *bytes);
         }
-        let mut held = stored.bytes().saturating_add(bytes);
+        let mut held = stored.bytes();
+        entries.retain(|entry| Some(entry.id) != kept);
         // What goes first comes last.
         entries.sort_by_key(|entry| Reverse((entry.default_branch, entry.used_at_ms, entry.id)));
         let mut gone = Vec::new();
@@ -162,36 +289,31 @@ impl Actions {
             held -= stored.take(&entry);
             gone.push(entry);
         }
-        self.evict(repository, gone, EvictionReason::Quota)?;
-        let mut meters = lock(&self.meters);
-        if meters.len() >= METERS_MAX {
-            meters.clear();
-        }
-        meters.insert(key, held);
-        Ok(())
+        Ok((held, gone))
     }
 
-    /// Takes entries away that were not used meanwhile.
+    /// Takes entries away that were not used meanwhile; says how many that were.
     fn evict(
         &self,
         repository: &Repository,
         entries: Vec<Entry>,
         reason: EvictionReason,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<usize, ServiceError> {
         if entries.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
-        let count = entries.len();
-        self.store.evict(repository.cache.row.id, move |eviction| {
+        let count = self.store.evict(repository.cache.row.id, move |eviction| {
+            let mut count = 0;
             for entry in &entries {
                 if eviction.entry(entry.id, KIND)?.is_some()
                     && eviction.may_go(entry.id, entry.used_at_ms, false)?
                 {
                     eviction.remember(&entry.evicted(reason))?;
                     eviction.remove(entry.id)?;
+                    count += 1;
                 }
             }
-            Ok(())
+            Ok(count)
         })?;
         tracing::info!(
             cache = repository.cache.name(),
@@ -200,7 +322,7 @@ impl Actions {
             reason = super::history::reason(reason),
             "evicted Actions entries"
         );
-        Ok(())
+        Ok(count)
     }
 
     /// Takes away what nobody used for longer than its cache keeps things. To be called now and then.
@@ -221,9 +343,10 @@ impl Actions {
         let keep_for_ms = self.config(repository).keep_for().saturating_mul(1000);
         let (now_ms, _) = self.store.now_and_newest()?;
         let since = now_ms.saturating_sub(i64::try_from(keep_for_ms).unwrap_or(i64::MAX));
-        let _one_by_one = lock(&self.evicting);
+        let _one_by_one = lock(&self.room.evicting);
         let mut entries = self.list(repository)?;
         entries.retain(|entry| entry.used_at_ms < since);
-        self.evict(repository, entries, EvictionReason::Unused)
+        self.evict(repository, entries, EvictionReason::Unused)?;
+        Ok(())
     }
 }

@@ -14,6 +14,8 @@ pub struct Hit {
     pub entry: Entry,
     /// Whether its key is the primary one; else it was found by a prefix or a restore key.
     pub exact: bool,
+    /// The number of the look-up that found it; 0 if it was not noted.
+    pub lookup: u64,
 }
 
 /// Why nothing was found; for people, never for the client that asked: it may be of what the client may not see.
@@ -48,7 +50,9 @@ impl Actions {
         keys: &[String],
         version: &str,
     ) -> Result<Option<Hit>, ServiceError> {
+        let lookup = self.transfers.number();
         let found = self.find(repository, scopes, keys, version)?;
+        let found = found.map(|hit| Hit { lookup, ..hit });
         let outcome = match &found {
             Some(hit) => {
                 self.used(repository, &hit.entry);
@@ -73,8 +77,10 @@ impl Actions {
                 .first()
                 .map_or_else(String::new, |scope| scope.name.clone()),
             outcome,
+            lookup,
+            restored_ms: None,
         };
-        self.notes.note(repository, looked);
+        self.notes.note(repository, &looked);
         Ok(found)
     }
 
@@ -99,7 +105,11 @@ impl Actions {
             if let Some(found) = found {
                 let entry = Entry::of_store(&found)?;
                 let exact = keys.first() == Some(&entry.key);
-                return Ok(Some(Hit { entry, exact }));
+                return Ok(Some(Hit {
+                    entry,
+                    exact,
+                    lookup: 0,
+                }));
             }
         }
         self.find_shared(repository, keys, version)

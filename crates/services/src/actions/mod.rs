@@ -10,6 +10,7 @@
 //! | `decoded` | archives that are stored as what is in them |
 //! | `keep` | quotas and retention |
 //! | `shared` | what other repositories of a cache saved, where they share |
+//! | `transfer` | how long it took to download what was found |
 //! | `replace` | leave to replace an entry |
 //!
 //! An entry is immutable: its key, version and scope name the same bytes for as long as it is there. A repository is
@@ -24,6 +25,7 @@ mod keep;
 mod lookup;
 mod replace;
 mod shared;
+mod transfer;
 mod upload;
 
 pub use entry::{Entry, Form};
@@ -59,14 +61,13 @@ pub struct Actions {
     uses: Arc<Uses>,
     sessions: SharedSessions,
     notes: history::Notes,
+    transfers: transfer::Transfers,
     /// Uploads that are being committed.
     committing: Mutex<HashSet<String>>,
     committed: std::sync::Condvar,
     /// Milliseconds after which a reservation that no byte came for ends.
     idle_ms: AtomicU64,
-    meters: keep::Meters,
-    /// Held while something is evicted.
-    evicting: Mutex<()>,
+    room: keep::Room,
     /// Entries by the numbers of the uploads that they were made of, for clients that finish once more.
     finished: quick_cache::sync::Cache<u64, u64>,
 }
@@ -103,11 +104,11 @@ impl Actions {
             retention,
             uses,
             notes: history::Notes::default(),
+            transfers: transfer::Transfers::new(),
             committing: Mutex::default(),
             committed: std::sync::Condvar::new(),
             idle_ms: AtomicU64::new(IDLE_MS),
-            meters: keep::Meters::default(),
-            evicting: Mutex::default(),
+            room: keep::Room::default(),
             finished: quick_cache::sync::Cache::new(FINISHED_MAX),
         }
     }

@@ -44,6 +44,7 @@ impl Actions {
         Ok(found.map(|entry| Hit {
             exact: keys.first() == Some(&entry.key),
             entry: entry.clone(),
+            lookup: 0,
         }))
     }
 }

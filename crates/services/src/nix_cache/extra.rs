@@ -134,7 +134,7 @@ impl NixCache {
             .store
             .publish(Some(shared.session()), cache.row.id, publication)?;
         Ok(match published.first() {
-            Some(PublishedEntry::New) => Uploaded::Created,
+            Some(PublishedEntry::New(_)) => Uploaded::Created,
             _ => Uploaded::Known,
         })
     }

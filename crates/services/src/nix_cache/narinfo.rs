@@ -189,7 +189,7 @@ impl NixCache {
             .store
             .publish(Some(session), cache.row.id, publication)?;
         self.narinfos.forget(cache.row.id, key_texts.into_iter());
-        let new = |place: &&usize| published.get(**place) == Some(&PublishedEntry::New);
+        let new = |place: &&usize| matches!(published.get(**place), Some(PublishedEntry::New(_)));
         Ok(narinfo_places.iter().filter(new).count() as u32)
     }
 

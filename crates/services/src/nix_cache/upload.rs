@@ -94,7 +94,7 @@ impl NixCache {
             .store
             .publish(Some(shared.session()), cache.row.id, publication)?;
         Ok(match published.first() {
-            Some(PublishedEntry::New) => Uploaded::Created,
+            Some(PublishedEntry::New(_)) => Uploaded::Created,
             // Rule 5: what was kept has this one's lease.
             _ => Uploaded::Known,
         })

@@ -331,9 +331,10 @@ fn put(
             return Err(StoreError::MissingEntry(format!("blob {}", blob.0)));
         }
     }
+    let number = sequence.unsigned_abs();
     Ok(match existing {
-        Some(_) => PublishedEntry::Replaced,
-        None => PublishedEntry::New,
+        Some(_) => PublishedEntry::Replaced(number),
+        None => PublishedEntry::New(number),
     })
 }
 

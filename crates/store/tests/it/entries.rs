@@ -40,7 +40,10 @@ fn rule_4_required_entries_count_from_the_same_publication_and_are_demanded_othe
     assert_eq!(app_entry.unwrap(), None);
     let both = publication(vec![app, entry("libc", &[])]);
     let published = fixture.store.publish(None, cache, both).unwrap();
-    assert_eq!(published, [PublishedEntry::New; 2]);
+    assert!(matches!(
+        published[..],
+        [PublishedEntry::New(one), PublishedEntry::New(other)] if one < other
+    ));
 }
 
 #[test]
@@ -85,7 +88,7 @@ fn an_entry_published_again_has_a_greater_sequence_and_is_seen_at_once() {
     };
     assert_eq!(publish(kept), [PublishedEntry::Kept]);
     assert_eq!(get(), first);
-    assert_eq!(publish(next), [PublishedEntry::Replaced]);
+    assert!(matches!(publish(next)[..], [PublishedEntry::Replaced(_)]));
     let second = get();
     assert_eq!(&second.value[..], b"another");
     assert!(second.sequence > first.sequence);

@@ -291,6 +291,7 @@ mod tests {
                 scope: "refs/heads/main".to_owned(),
                 exact,
                 size: 10,
+                restored_ms: None,
             }),
             miss,
         }

@@ -44,6 +44,9 @@ struct Line {
     /// Of the entry that was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
+    /// How long its download took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored_ms: Option<u64>,
     /// Why nothing was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
@@ -113,6 +116,7 @@ fn lines(
                 result: "saved",
                 matched_key: None,
                 size: None,
+                restored_ms: None,
                 why: None,
                 at: None,
                 found_saved_at: None,
@@ -139,6 +143,7 @@ fn line(looked: &ActionsLookupView, entries: &[CacheEntry], saved: &[&CacheEntry
         },
         matched_key: hit.map(|hit| hit.key.clone()),
         size: hit.map(|hit| hit.size),
+        restored_ms: hit.and_then(|hit| hit.restored_ms),
         why: looked.miss.as_ref().map(history::missed),
         at: Some(looked.at),
         found_saved_at: found.map(|entry| entry.created_at.clone()),
@@ -148,7 +153,10 @@ fn line(looked: &ActionsLookupView, entries: &[CacheEntry], saved: &[&CacheEntry
 
 /// The line that says how it went.
 fn status(line: &Line) -> String {
-    let size = line.size.map(bytes).unwrap_or_default();
+    let mut size = line.size.map(bytes).unwrap_or_default();
+    if let Some(took) = line.restored_ms {
+        size.push_str(&format!(" in {}", seconds(took)));
+    }
     match (line.result, &line.matched_key) {
         ("hit", _) => format!("✅ Cache hit: {} ({size})", line.key),
         ("partial", Some(matched)) => {
@@ -161,6 +169,10 @@ fn status(line: &Line) -> String {
             line.why.as_deref().unwrap_or("nothing is known of it")
         ),
     }
+}
+
+fn seconds(milliseconds: u64) -> String {
+    format!("{:.1} s", milliseconds as f64 / 1000.0)
 }
 
 /// Key, result, matched key, size, times.
@@ -176,7 +188,12 @@ fn row(line: &Line) -> [String; 6] {
         line.matched_key.clone().unwrap_or_else(dash),
         line.size.map_or_else(dash, bytes),
         match (&line.found_saved_at, line.at) {
-            (Some(saved), _) => format!("saved {}", when(saved)),
+            (Some(saved), _) => {
+                let restored = line
+                    .restored_ms
+                    .map(|took| format!("restored in {}, ", seconds(took)));
+                format!("{}saved {}", restored.unwrap_or_default(), when(saved))
+            }
             (None, Some(at)) => format!("asked {}", ago(at)),
             _ => dash(),
         },
@@ -235,6 +252,7 @@ mod tests {
                 scope: "refs/heads/main".to_owned(),
                 exact: key == matched,
                 size: 1000,
+                restored_ms: Some(1234),
             }),
             miss: found.is_none().then_some(ActionsMissView::NeverSaved),
         }
@@ -256,9 +274,9 @@ mod tests {
         assert_eq!(
             told,
             [
-                "◐ Cache partial: b-2 matched b-1 (1.0 kB)",
+                "◐ Cache partial: b-2 matched b-1 (1.0 kB in 1.2 s)",
                 "❌ Cache miss: c: never saved",
-                "✅ Cache hit: a (1.0 kB)",
+                "✅ Cache hit: a (1.0 kB in 1.2 s)",
                 "💾 Cache saved: d",
             ]
         );
@@ -270,6 +288,7 @@ mod tests {
             "{page}"
         );
         assert!(page.contains("| saved 1.0 kB |"), "{page}");
+        assert!(page.contains("| restored in 1.2 s, saved "), "{page}");
     }
 
     #[test]

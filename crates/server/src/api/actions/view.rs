@@ -53,6 +53,7 @@ pub(super) fn looked(looked: Looked) -> ActionsLookupView {
                 scope,
                 exact,
                 size,
+                restored_ms: looked.restored_ms,
             };
             (Some(hit), None)
         }

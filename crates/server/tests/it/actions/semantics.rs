@@ -173,6 +173,34 @@ fn configure(server: &TestServer, change: &serde_json::Value) {
         .expect(200);
 }
 
+/// Each alone fits, no two of them do: whoever comes later has to see those that are not there yet.
+#[test]
+fn quota_holds_when_many_save_at_once() {
+    let server = TestServer::start();
+    configure(
+        &server,
+        &serde_json::json!({"actions_quota_bytes": 150_000}),
+    );
+    for round in 0..10_u64 {
+        std::thread::scope(|scope| {
+            for other in 0..4 {
+                let server = &server;
+                scope.spawn(move || {
+                    let seed = round * 4 + other;
+                    Job::on_main(server).save(&format!("k-{seed}"), &noise(seed, 100_000));
+                });
+            }
+        });
+        let held = (0..(round + 1) * 4).filter(|seed| {
+            Job::on_main(&server)
+                .matched(&format!("k-{seed}"), &[])
+                .is_some()
+        });
+        let held: Vec<u64> = held.collect();
+        assert_eq!(held.len(), 1, "{held:?} in round {round}");
+    }
+}
+
 #[test]
 fn quota_the_least_recently_used_goes_first_and_the_default_branch_last() {
     let server = TestServer::start();
