@@ -1,9 +1,8 @@
 """Part of tools/bench: a whole system as an image, as the seed's "enhanced container" is one."""
 import json, os, pathlib, random, resource, subprocess
+import bench_pages
 
 HERE = pathlib.Path(__file__).resolve().parent
-PAGES = [HERE.parent / "docs" / name for name in ("benchmarks-notes.md", "benchmarks.md")]
-BEGIN, END = "<!-- system: begin -->", "<!-- system: end -->"
 UPDATES = ["config", "week", "week", "base", "config", "week", "week", "week", "config", "week", "base", "week"]
 MB = 1e6
 
@@ -96,6 +95,5 @@ def measure(firn, work, timed, registry, fresh):
 def write(rows, pages):
     lines = ["| what | measured | aim |", "|---|---|---|"] + ["| " + " | ".join(row) + " |" for row in rows]
     print("\n".join(lines))
-    for page in PAGES if pages else []:
-        head, rest = page.read_text().split(BEGIN)
-        page.write_text("\n".join([head + BEGIN, *lines, END + rest.split(END)[1]]))
+    if pages:
+        bench_pages.put("system", lines)
