@@ -13,8 +13,11 @@ use firn_testkit::rigs::{
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 
+/// Says whether a file holds a document of its form.
+type Judge = fn(&Path) -> Outcome;
+
 /// The forms as they are asked for, with their media types and who judges them.
-const FORMS: [(&str, &str, fn(&Path) -> Outcome); 2] = [
+const FORMS: [(&str, &str, Judge); 2] = [
     ("spdx", "application/spdx+json", sbom::spdx),
     (
         "cyclonedx",
@@ -28,7 +31,7 @@ fn alone() -> User {
 }
 
 /// What a judge says of a document.
-fn judged(judge: fn(&Path) -> Outcome, document: &str) -> Outcome {
+fn judged(judge: Judge, document: &str) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     // SPDX's judge goes by the end of the name.
     let file = folder.path().join("bill.spdx.json");
