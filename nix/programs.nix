@@ -1,7 +1,8 @@
 # The programs of an image: small scripts around `firn image push|load|build --spec`.
 { build }:
 let
-  # Options of Firn's that have a value; what else is no option is where the image goes.
+  # What is no option and no option's value is where the image goes. Options without a value are named here, being
+  # the fewer ones; all others have one.
   options = ''
     to=
     count=$#
@@ -10,13 +11,14 @@ let
       argument=$1
       shift
       case $argument in
-        --dest-creds|--from-creds|--history|--cache|--server|--data|--max-layers|--algorithm|--compression|--created|--sbom|--env|--label|--annotation)
+        --json|--help|-h|--nix-database|--no-*|--*=*)
+          set -- "$@" "$argument" ;;
+        -*)
           if [ "$count" -eq 0 ]; then echo "error: $argument wants a value" >&2; exit 2; fi
           count=$((count - 1))
           value=$1
           shift
           set -- "$@" "$argument" "$value" ;;
-        -*) set -- "$@" "$argument" ;;
         *)
           if [ -n "$to" ]; then echo "error: $to and $argument are two places" >&2; exit 2; fi
           to=$argument ;;

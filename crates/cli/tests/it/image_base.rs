@@ -1,4 +1,4 @@
-//! Images upon others, for several platforms, and with a bill of materials beside them: in registries.
+//! Images upon others and for several platforms: in registries.
 
 use firn_testkit::rigs::{
     Release,
@@ -216,62 +216,6 @@ fn an_index_is_put_together_from_anywhere() {
 }
 
 /// Beside the image, by the list of referrers or the tag that stands in for it; the same for the same closure.
-#[test]
-fn a_bill_of_materials_goes_beside_the_image() {
-    let server = crate::server();
-    let registry = Registry::start();
-    let closure = Closure::first();
-    let admin = User::admin(&server);
-    let to = format!("{}/team/app:1", registry.address());
-    let tools = OciTools::logged_in(&server);
-    let here = format!("{}/main/app:1", server.address());
-    for (form, kind) in [
-        ("spdx", "application/spdx+json"),
-        ("cyclonedx", "application/vnd.cyclonedx+json"),
-    ] {
-        let fixed = ["image", "push", "--sbom", form, &closure.root];
-        admin.json(&[&fixed[..], &["--to", &to]].concat());
-        admin.json(&[&fixed[..], &["--name", "app:1"]].concat());
-        for image in [&to, &here] {
-            let asked = [
-                "discover",
-                "--plain-http",
-                "--format",
-                "json",
-                "--artifact-type",
-                kind,
-                image,
-            ];
-            let found: Value = serde_json::from_str(&tools.oras(&asked).ok()).unwrap();
-            assert_eq!(
-                found["referrers"].as_array().map(Vec::len),
-                Some(1),
-                "{found}"
-            );
-        }
-        let text = |user: &User| {
-            let arguments = [
-                "image",
-                "sbom",
-                "--name",
-                "app:1",
-                "--format",
-                form,
-                &closure.root,
-            ];
-            user.firn(&arguments).ok()
-        };
-        assert_eq!(text(&alone()), text(&alone()));
-        let bill: Value = serde_json::from_str(&text(&admin)).unwrap();
-        for path in &closure.paths {
-            assert!(
-                bill.to_string().contains(path.as_str()),
-                "{path} is not in {bill}"
-            );
-        }
-    }
-}
-
 /// A root file system with Debian's links, a shell and what that needs; gives the layer.
 fn shell_layer(tools: &OciTools) -> String {
     let root = tools.folder().join("rootfs");

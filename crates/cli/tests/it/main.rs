@@ -19,6 +19,7 @@ mod foreign_registry;
 mod full_system;
 mod image_base;
 mod image_history;
+mod image_sbom;
 mod image_spec;
 mod image_tools;
 mod images;

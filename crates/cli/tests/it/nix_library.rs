@@ -3,14 +3,21 @@
 use firn_testkit::rigs::{
     Release,
     closure::Closure,
+    docker::Docker,
     nix::Nix,
     podman::Podman,
-    program::{Outcome, run, workspace},
+    program::{self, Outcome, run, workspace},
     serve::{Server, User},
     skopeo,
 };
 use serde_json::Value;
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const GREETING: &str = "Hello, world!";
 
 /// A flake of somebody's that uses Firn's, beside a copy of that.
 struct Project {
@@ -65,18 +72,32 @@ impl Project {
 
     /// `nix VERB [--impure] ./project#ATTRIBUTE MORE`.
     fn nix(&self, verb: &str, attribute: &str, more: &[&str]) -> Outcome {
+        run(self.nix_command(verb, attribute).args(more))
+    }
+
+    fn nix_command(&self, verb: &str, attribute: &str) -> Command {
         let installable = format!("path:{}#{attribute}", self.nix.path("project").display());
-        run(self
-            .nix
-            .command("nix")
-            .args([verb, "--impure", &installable])
-            .args(more))
+        let mut command = self.nix.command("nix");
+        command.args([verb, "--impure", &installable]);
+        command
     }
 
     fn build(&self, attribute: &str) -> String {
         let said = self.nix("build", attribute, &["--no-link", "--json"]).ok();
         let built: Value = serde_json::from_str(&said).unwrap();
         built[0]["outputs"]["out"].as_str().unwrap().to_owned()
+    }
+
+    /// Builds a program and runs it on this machine.
+    fn run(&self, attribute: &str, program: &str, path: &str, arguments: &[&str]) -> Outcome {
+        let program = PathBuf::from(self.build(attribute))
+            .join("bin")
+            .join(program);
+        run(program::limited(&program)
+            .env("PATH", path)
+            .env("HOME", self.nix.path("home"))
+            .env("XDG_CACHE_HOME", self.nix.path("cache"))
+            .args(arguments))
     }
 
     fn eval(&self, expression: &str) -> Outcome {
@@ -87,6 +108,11 @@ impl Project {
             .args(["--eval", "--strict", "--json", "-E"])
             .arg(library + expression))
     }
+}
+
+/// What lies in a folder comes before the machine's programs.
+fn path_with(folder: &Path) -> String {
+    format!("{}:{}", folder.display(), std::env::var("PATH").unwrap())
 }
 
 /// As the second seed's workflow does it.
@@ -105,6 +131,119 @@ fn nix_run_pushes_to_a_registry_with_credentials() {
         let refused = project.nix("run", "app.copyToRegistry", &["--", &to, &to]);
         assert!(refused.refused().contains("are two places"));
     }
+}
+
+#[test]
+fn programs_load_into_docker() {
+    for release in Release::ALL {
+        let project = Project::new(release);
+        let docker = Docker::start(release);
+        let shims = tempfile::tempdir().unwrap();
+        docker.shim(shims.path());
+        let path = path_with(shims.path());
+        let load = |arguments: &[&str]| {
+            let program = "copy-to-docker-daemon";
+            project.run("app.copyToDockerDaemon", program, &path, arguments)
+        };
+        load(&[]).ok();
+        assert_eq!(docker.run("app:1", &[]).ok(), GREETING, "{release:?}");
+        load(&["--cmd", "--traditional", "greeter:2"]).ok();
+        assert_eq!(docker.run("greeter:2", &[]).ok(), "hello, world");
+        let place = ["docker-daemon:greeter:3"];
+        project.run("app.copyTo", "copy-to", &path, &place).ok();
+        assert_eq!(docker.run("greeter:3", &[]).ok(), GREETING, "{release:?}");
+    }
+}
+
+#[test]
+fn programs_load_into_podman() {
+    for release in Release::ALL {
+        let project = Project::new(release);
+        let podman = Podman::new();
+        let shims = tempfile::tempdir().unwrap();
+        podman.shim(shims.path());
+        let path = path_with(shims.path());
+        let load = |arguments: &[&str]| {
+            let program = "copy-to-podman";
+            project.run("app.copyToPodman", program, &path, arguments)
+        };
+        load(&[]).ok();
+        assert_eq!(podman.run("localhost/app:1", &[]).ok(), GREETING);
+        let environment = podman.inspect("localhost/app:1", "{{.Config.Env}}").ok();
+        assert!(environment.contains("GREETING=it's \"quoted\""));
+        let said = load(&["--json", "--user", "1000", "localhost/greeter:2"]).ok();
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(said["image"], "localhost/greeter:2");
+        assert_eq!(podman.run("localhost/greeter:2", &[]).ok(), GREETING);
+        let user = podman.inspect("localhost/greeter:2", "{{.Config.User}}");
+        assert_eq!(user.ok(), "1000");
+        let place = ["containers-storage:localhost/greeter:3"];
+        project.run("app.copyTo", "copy-to", &path, &place).ok();
+        assert_eq!(podman.run("localhost/greeter:3", &[]).ok(), GREETING);
+        let refused = project.run("app.copyToPodman", "copy-to-podman", "/nowhere", &[]);
+        assert!(refused.refused().contains("`podman` is not in PATH"));
+    }
+}
+
+/// Literally by `nix run`; Debian 13's is in another root than the machine's podman.
+#[test]
+fn nix_run_loads_into_podman() {
+    let project = Project::new(Release::Bookworm);
+    let podman = Podman::new();
+    let shims = tempfile::tempdir().unwrap();
+    podman.shim(shims.path());
+    let mut command = project.nix_command("run", "app.copyToPodman");
+    run(command.env("PATH", path_with(shims.path()))).ok();
+    assert_eq!(podman.run("localhost/app:1", &[]).ok(), GREETING);
+}
+
+/// Whether an option has a value decides what is the place, and the programs have to know it of each.
+#[test]
+fn every_option_of_the_binary_is_passed_on() {
+    let project = Project::new(Release::Bookworm);
+    let echo = project.nix.path("echo");
+    let folder = echo.parent().unwrap();
+    program::shim(folder, "echo", Command::new("printf").arg("<%s>"));
+    let expression = format!(
+        "(import {}/nix {{ firn = \"{}\"; }}).buildImage {{ name = \"a\"; }}",
+        workspace().display(),
+        echo.display()
+    );
+    for (command, attribute, program) in [
+        ("push", "copyToRegistry", "copy-to-registry"),
+        ("load", "copyToDockerDaemon", "copy-to-docker-daemon"),
+        ("load", "copyToPodman", "copy-to-podman"),
+        ("build", "toArchive", "to-archive"),
+    ] {
+        let mut build = project.nix.command("nix-build");
+        build.args(["--no-out-link", "-A", attribute, "-E", &expression]);
+        let file = Path::new(&run(&mut build).ok()).join("bin").join(program);
+        let say = |arguments: &[&str]| run(program::limited(&file).args(arguments)).ok();
+        let plain = say(&["place"]);
+        assert!(plain.contains("<place>"), "{plain}");
+        for option in options(command) {
+            let passed = format!("{plain}<{}>", option.join("><"));
+            let option: Vec<&str> = option.iter().map(String::as_str).collect();
+            assert_eq!(say(&[&option[..], &["place"]].concat()), passed);
+            assert_eq!(say(&[&["place"], &option[..]].concat()), passed);
+        }
+    }
+}
+
+/// The options of `firn image COMMAND`, each with a value if it has one.
+fn options(command: &str) -> Vec<Vec<String>> {
+    let help = ["image", command, "--help"];
+    let help = User::alone(env!("CARGO_BIN_EXE_firn")).firn(&help).ok();
+    let option = |line: &str| {
+        let mut words = line.split_whitespace().filter(|word| !word.ends_with(','));
+        let name = words.next().filter(|name| name.starts_with("--"))?;
+        let value = words.next().filter(|value| value.starts_with('<'));
+        let words = std::iter::once(name).chain(value.map(|_| "value"));
+        Some(words.map(str::to_owned).collect())
+    };
+    let options: Vec<_> = help.lines().filter_map(option).collect();
+    assert!(options.len() > 30, "{help}");
+    options
 }
 
 #[test]

@@ -2,11 +2,17 @@
 
 use firn_formats::nix::StorePath;
 
-/// The version begins after the first dash that no letter follows.
+/// The version begins after the first dash that no letter follows. A name is never empty, though it is in Nix for
+/// "-1.0": bills of materials want one.
 pub(super) fn name_and_version(path: &StorePath) -> (&str, Option<&str>) {
     let name = path.name();
     let bytes = name.as_bytes();
-    let begins = |&(at, _): &(usize, &str)| bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
+    let no_letter = |at: usize| {
+        bytes
+            .get(at)
+            .is_some_and(|next| !next.is_ascii_alphabetic())
+    };
+    let begins = |&(at, _): &(usize, &str)| at > 0 && no_letter(at + 1);
     match name.match_indices('-').find(begins) {
         Some((at, _)) => (&name[..at], Some(&name[at + 1..])),
         None => (name, None),
@@ -54,6 +60,10 @@ mod tests {
             ),
             ("source", "source", None, "pkg:nix/source"),
             ("a-b-1", "a-b", Some("1"), "pkg:nix/a-b@1"),
+            ("a--1", "a", Some("-1"), "pkg:nix/a@-1"),
+            ("a-?b", "a", Some("?b"), "pkg:nix/a@%3Fb"),
+            ("a-", "a-", None, "pkg:nix/a-"),
+            ("-1.0", "-1.0", None, "pkg:nix/-1.0"),
         ] {
             let path = format!("{}-{text}", "0".repeat(32));
             let path = StorePath::parse_base_name(&path).unwrap();

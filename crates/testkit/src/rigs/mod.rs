@@ -27,6 +27,7 @@ pub mod program;
 pub mod proxy;
 pub mod registry;
 pub mod s3;
+pub mod sbom;
 pub mod serve;
 pub mod skopeo;
 pub mod tls;

@@ -224,18 +224,19 @@ fn with_tree(base: BaseImage, spec: &ImageSpec, closure: &Closure) -> Outcome<Ba
 fn created(said: Option<&str>) -> Outcome<String> {
     match said {
         None => Ok(CREATED.to_owned()),
-        Some("now") => {
-            let now = jiff::Timestamp::now();
-            let second = now.as_second();
-            let whole = jiff::Timestamp::from_second(second).unwrap_or(now);
-            Ok(whole.to_string())
-        }
+        Some("now") => Ok(whole_second(jiff::Timestamp::now())),
         Some(time) => match time.parse::<jiff::Timestamp>() {
             Ok(_) => Ok(time.to_owned()),
             Err(_) => Err(Failure::new(format!("{time:?} is no time"))
                 .hint("write RFC 3339, such as 2026-01-31T12:00:00Z, or `now`")),
         },
     }
+}
+
+/// In UTC and without a fraction.
+pub(super) fn whole_second(time: jiff::Timestamp) -> String {
+    let whole = jiff::Timestamp::from_second(time.as_second()).unwrap_or(time);
+    whole.to_string()
 }
 
 fn groups(document: &SpecDocument) -> Outcome<Vec<LayerGroup>> {

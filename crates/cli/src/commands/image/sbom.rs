@@ -1,6 +1,9 @@
 //! `firn image sbom`, and `--sbom` of a push.
 
-use super::{prepare::Rights, spec_args::SpecArgs};
+use super::{
+    prepare::{Rights, whole_second},
+    spec_args::SpecArgs,
+};
 use crate::{
     context::Global,
     failure::{Failure, Outcome},
@@ -87,9 +90,14 @@ fn document(
     format: Format,
 ) -> Outcome<Vec<u8>> {
     let first = closure.roots.first().map_or("image", |root| root.name());
+    // Both forms want UTC, and no leap second.
+    let created = match spec.created.parse() {
+        Ok(time) => whole_second(time),
+        Err(_) => spec.created.clone(),
+    };
     let sbom = Sbom {
         name: name.unwrap_or(first),
-        created: &spec.created,
+        created: &created,
         closure,
     };
     sbom.to_json(format.into())
