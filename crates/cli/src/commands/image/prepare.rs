@@ -226,11 +226,32 @@ fn created(said: Option<&str>) -> Outcome<String> {
         None => Ok(CREATED.to_owned()),
         Some("now") => Ok(whole_second(jiff::Timestamp::now())),
         Some(time) => match time.parse::<jiff::Timestamp>() {
-            Ok(_) => Ok(time.to_owned()),
+            // As it was written, where all who read images can: its digest stays what it was.
+            Ok(_) if is_rfc_3339(time) => Ok(time.to_owned()),
+            Ok(other) => Ok(other.to_string()),
             Err(_) => Err(Failure::new(format!("{time:?} is no time"))
                 .hint("write RFC 3339, such as 2026-01-31T12:00:00Z, or `now`")),
         },
     }
+}
+
+/// A time as the image specification has it: `2026-01-31T12:00:00.5+01:00`. What parses times is more lenient than
+/// Go's library, by which registries' clients read them.
+fn is_rfc_3339(time: &str) -> bool {
+    let shape: String = time
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
+    let Some(rest) = shape.strip_prefix("0000-00-00T00:00:00") else {
+        return false;
+    };
+    let zone = match rest.strip_prefix('.') {
+        Some(fraction) => fraction.trim_start_matches('0'),
+        None => rest,
+    };
+    let has_digits = !rest.starts_with('.') || rest[1..].starts_with('0');
+    let is_leap = time.get(17..19) == Some("60");
+    has_digits && !is_leap && matches!(zone, "Z" | "+00:00" | "-00:00")
 }
 
 /// In UTC and without a fraction.
@@ -360,5 +381,24 @@ mod tests {
         assert_eq!(resolve_program(&store, &roots, "/x").expect("path"), "/x");
         let failure = resolve_program(&store, &roots, "other").expect_err("absent");
         assert_eq!(failure.lines()[0], "error: no PATH has a program bin/other");
+    }
+
+    #[test]
+    fn times_are_kept_as_written_where_go_reads_them() {
+        for (said, wanted) in [
+            ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00Z"),
+            (
+                "2026-01-31T12:00:00.50+01:00",
+                "2026-01-31T12:00:00.50+01:00",
+            ),
+            ("2026-01-31 12:00Z", "2026-01-31T12:00:00Z"),
+            ("2026-01-31t12:00:00z", "2026-01-31T12:00:00Z"),
+            ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59Z"),
+            ("2026-01-31T12:00:00,5Z", "2026-01-31T12:00:00.5Z"),
+            ("2026-01-31T12:00:00+01", "2026-01-31T11:00:00Z"),
+        ] {
+            assert_eq!(created(Some(said)).unwrap(), wanted, "{said}");
+        }
+        assert!(created(Some("yesterday")).is_err());
     }
 }

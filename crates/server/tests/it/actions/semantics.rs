@@ -187,13 +187,13 @@ fn quota_holds_when_many_save_at_once() {
                 let server = &server;
                 scope.spawn(move || {
                     let seed = round * 4 + other;
-                    Job::on_main(server).save(&format!("k-{seed}"), &noise(seed, 100_000));
+                    Job::on_main(server).save(&format!("k-{seed:02}"), &noise(seed, 100_000));
                 });
             }
         });
         let held = (0..(round + 1) * 4).filter(|seed| {
             Job::on_main(&server)
-                .matched(&format!("k-{seed}"), &[])
+                .matched(&format!("k-{seed:02}"), &[])
                 .is_some()
         });
         let held: Vec<u64> = held.collect();
