@@ -4,8 +4,13 @@
 //! it signed are good no longer than that. The last line signs. What was issued and what was revoked are entries of
 //! the system cache; the tokens themselves are kept nowhere.
 
+mod secrets;
+mod url;
+
+pub use url::UrlClaims;
+
 use super::name::pattern_covers;
-use crate::{ServiceError, secret_file, sync};
+use crate::{ServiceError, sync};
 use bytes::Bytes;
 use firn_formats::Sha256;
 use firn_formats::actions::{RepositoryName, Scopes};
@@ -13,6 +18,7 @@ use firn_formats::admin::{Right, TokenCreate, TokenCreated, TokenView};
 use firn_store::{CacheId, EntryKind, IfExists, NewEntry, Publication, Store};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use quick_cache::sync::Cache as QuickCache;
+use secrets::{Key, load_or_make_keys, without_old, write_keys};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -58,24 +64,6 @@ pub struct Claims {
     /// What may be read and saved there, as [`Scopes`] read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ac: Option<String>,
-}
-
-/// What a signed URL of the Actions cache is good for. No token has these claims, and no URL those of a token.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct UrlClaims {
-    /// The method: `get` or `put`.
-    pub method: String,
-    /// The row of the cache.
-    pub cache: i64,
-    /// The entry or the upload.
-    pub entry: String,
-    /// Bytes: of the entry, or at most of the upload.
-    pub size: u64,
-    /// Seconds since 1970.
-    pub exp: u64,
-    /// The look-up that a download follows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lookup: Option<u64>,
 }
 
 impl Claims {
@@ -158,79 +146,6 @@ pub fn random_id() -> Result<String, ServiceError> {
 pub fn rfc3339(seconds: u64) -> Option<String> {
     let seconds = i64::try_from(seconds).ok()?;
     Some(jiff::Timestamp::from_second(seconds).ok()?.to_string())
-}
-
-/// A key that signs tokens, or has signed those that are still good. Shown nowhere.
-#[derive(Clone)]
-struct Key {
-    secret: [u8; 32],
-    /// Seconds since 1970.
-    until: Option<u64>,
-}
-
-impl Key {
-    fn random() -> Result<Self, ServiceError> {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(ServiceError::Random)?;
-        Ok(Self {
-            secret,
-            until: None,
-        })
-    }
-
-    fn parse(line: &str) -> Option<Self> {
-        let (hex, until) = match line.split_once(' ') {
-            Some((hex, until)) => (hex, Some(super::keys::parse_until(until.trim())?)),
-            None => (line, None),
-        };
-        Some(Self {
-            secret: Sha256::from_hex(hex)?.0,
-            until,
-        })
-    }
-
-    fn is_over(&self, now: u64) -> bool {
-        self.until.is_some_and(|until| until <= now)
-    }
-}
-
-fn write_keys(path: &Path, keys: &[Key]) -> Result<(), ServiceError> {
-    let mut text = String::new();
-    for key in keys {
-        text.push_str(&Sha256(key.secret).hex());
-        if let Some(until) = key.until {
-            text.push_str(&format!(" until={until}"));
-        }
-        text.push('\n');
-    }
-    secret_file::write(path, &text)
-}
-
-fn load_or_make_keys(path: &Path) -> Result<Vec<Key>, ServiceError> {
-    let Some(text) = secret_file::read(path)? else {
-        let keys = vec![Key::random()?];
-        write_keys(path, &keys)?;
-        return Ok(keys);
-    };
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let keys: Option<Vec<Key>> = lines.map(Key::parse).collect();
-    keys.filter(|keys| !keys.is_empty())
-        .ok_or_else(|| ServiceError::SecretContent {
-            path: path.to_owned(),
-            what: "a line is not 64 hexadecimal characters".to_owned(),
-        })
-}
-
-/// Without those whose time is over; whether there were any. The newest is never over.
-fn without_old(keys: &mut Vec<Key>, now: u64) -> bool {
-    let before = keys.len();
-    let newest = before.saturating_sub(1);
-    let mut place = 0;
-    keys.retain(|key| {
-        place += 1;
-        place > newest || !key.is_over(now)
-    });
-    keys.len() < before
 }
 
 impl Tokens {
@@ -421,30 +336,6 @@ impl Tokens {
             claims.ac = Some(scopes.claim());
         }
         Ok(claims)
-    }
-
-    /// The signature of a URL: its claims, signed.
-    ///
-    /// # Errors
-    /// If it cannot be signed.
-    pub fn sign_url(&self, claims: &UrlClaims) -> Result<String, ServiceError> {
-        self.sign(claims)
-    }
-
-    /// The claims of a signed URL, if one of the keys signed them and they are good still.
-    pub fn verify_url(&self, signature: &str) -> Option<UrlClaims> {
-        if signature.len() > TOKEN_BYTES_MAX {
-            return None;
-        }
-        let now = now();
-        let keys = sync::read(&self.keys);
-        let found = keys.iter().rev().find_map(|key| {
-            let decoding = DecodingKey::from_secret(&key.secret);
-            let decoded = jsonwebtoken::decode::<UrlClaims>(signature, &decoding, &self.validation);
-            Some((decoded.ok()?.claims, key.is_over(now)))
-        });
-        let (claims, over) = found?;
-        (!over && claims.exp > now).then_some(claims)
     }
 
     /// A short-lived token with no more rights than `parent` (anonymous without); kept in no list.

@@ -20,14 +20,16 @@ const TRIES: usize = 3;
 const METERS_MAX: usize = 10_000;
 
 type Key = (CacheId, RepositoryName);
+/// Bytes of blobs, and how many saves wait for each to be named.
+type Pending = HashMap<BlobId, (u64, u32)>;
 
 /// How full repositories are.
 #[derive(Default)]
 pub(super) struct Room {
     /// What is thought to be in them: never less than there is, so that not every save has to look.
     meters: Mutex<HashMap<Key, u64>>,
-    /// Blobs that have their room and are not named by an entry yet: their bytes, and how many saves wait.
-    pending: Mutex<HashMap<Key, HashMap<BlobId, (u64, u32)>>>,
+    /// Blobs that have their room and are not named by an entry yet.
+    pending: Mutex<HashMap<Key, Pending>>,
     /// Held while something is evicted.
     evicting: Mutex<()>,
 }
