@@ -62,8 +62,9 @@ pub struct Entry {
     pub used_at_ms: i64,
     /// Its bytes.
     pub blob: BlobId,
-    /// The upload that it was made of.
+    /// The upload that it was made of, and its number.
     pub(super) upload: String,
+    pub(super) upload_number: u64,
     /// Where the store keeps it.
     pub(super) stored_key: String,
 }
@@ -75,6 +76,9 @@ pub(super) struct Value {
     pub(super) form: Form,
     pub(super) default_branch: bool,
     pub(super) upload: String,
+    /// The upload's number; 0 in entries of before it was kept.
+    #[serde(default)]
+    pub(super) number: u64,
 }
 
 /// Under which key the store keeps an entry.
@@ -121,6 +125,7 @@ impl Entry {
             used_at_ms,
             blob: *blobs.first()?,
             upload: value.upload,
+            upload_number: value.number,
             stored_key: stored_key.to_owned(),
         })
     }

@@ -58,14 +58,23 @@ impl Actions {
         match self.uploading(repository, number) {
             Ok(uploading) => self.finish(&uploading, size),
             Err(ActionsError::Gone) => {
-                let id = self.finished.get(&number).ok_or(ActionsError::Gone)?;
-                let entry = self.entry(repository, id)?;
+                let entry = self.made_of(repository, number)?;
                 entry
                     .filter(|entry| entry.size == size)
                     .ok_or(ActionsError::Gone)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// What an upload that is over became: a client may not have heard, and ask again after a restart.
+    fn made_of(&self, repository: &Repository, number: u64) -> Result<Option<Entry>, ServiceError> {
+        if let Some(id) = self.finished.get(&number) {
+            return self.entry(repository, id);
+        }
+        let entries = self.list(repository)?.into_iter();
+        let made = entries.filter(|entry| number > 0 && entry.upload_number == number);
+        Ok(made.max_by_key(|entry| entry.id))
     }
 
     /// As [`Actions::finish_key`], of an upload. A second call waits for the first.
@@ -182,6 +191,7 @@ impl Actions {
             form,
             default_branch: uploading.note.default_branch,
             upload: uploading.id().to_owned(),
+            number: uploading.number(),
         };
         let value = Bytes::from(serde_json::to_vec(&value).map_err(ServiceError::from)?);
         let old = match uploading.note.replace {

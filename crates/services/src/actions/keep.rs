@@ -281,7 +281,9 @@ impl Actions {
             stored.name(*blob, *bytes);
         }
         let mut held = stored.bytes();
-        entries.retain(|entry| Some(entry.id) != kept);
+        // One whose save is not over yet would be counted as coming when it is gone.
+        let is_pending = |entry: &Entry| pending.iter().any(|(blob, _)| *blob == entry.blob);
+        entries.retain(|entry| Some(entry.id) != kept && !is_pending(entry));
         // What goes first comes last.
         entries.sort_by_key(|entry| Reverse((entry.default_branch, entry.used_at_ms, entry.id)));
         let mut gone = Vec::new();

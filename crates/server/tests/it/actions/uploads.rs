@@ -105,7 +105,7 @@ fn patch(job: &Job, id: &serde_json::Value, first: usize, bytes: &[u8]) -> u16 {
 
 #[test]
 fn version_1_takes_ranges_in_any_order_and_finishing_twice_is_finishing_once() {
-    let server = TestServer::start();
+    let mut server = TestServer::start();
     let job = Job::on_main(&server);
     for base in ["/_apis/artifactcache", "/main/_apis/artifactcache"] {
         let bytes = noise(base.len() as u64, 500_000);
@@ -133,6 +133,11 @@ fn version_1_takes_ranges_in_any_order_and_finishing_twice_is_finishing_once() {
         for _ in 0..2 {
             job.http.post_json(&path, &commit).expect(204);
         }
+        // Nor does a client that did not hear the answer before a restart.
+        server.restart();
+        job.http.post_json(&path, &commit).expect(204);
+        let shorter = serde_json::json!({"size": bytes.len() - 1});
+        job.http.post_json(&path, &shorter).expect(404);
         let query = format!("{base}/cache?keys={base},other&version={VERSION}");
         let found = job.http.get(&query).expect(200).json();
         assert_eq!(found["cacheKey"], base);
