@@ -1,13 +1,12 @@
 //! Quotas and retention: GitHub's, but that the default branch's entries go last.
 
 use super::entry::KIND;
+use super::room::{Key, Place};
 use super::{Actions, Entry, Repository};
 use crate::{ServiceError, sync::lock};
-use firn_formats::actions::RepositoryName;
-use firn_store::{BlobId, CacheId, EvictionReason};
+use firn_store::{BlobId, EvictionReason};
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::sync::Mutex;
 
 /// What a repository may hold unless its cache says otherwise, in bytes: GitHub's 10 GB.
 const QUOTA_BYTES: u64 = 10 << 30;
@@ -16,90 +15,6 @@ const KEEP_FOR_SECONDS: u64 = 7 * 24 * 3600;
 
 /// How often it is looked again what has to go, when some of that was used meanwhile.
 const TRIES: usize = 3;
-/// Repositories whose bytes are remembered.
-const METERS_MAX: usize = 10_000;
-
-type Key = (CacheId, RepositoryName);
-/// Bytes of blobs, and how many saves wait for each to be named.
-type Pending = HashMap<BlobId, (u64, u32)>;
-
-/// How full repositories are.
-#[derive(Default)]
-pub(super) struct Room {
-    /// What is thought to be in them: never less than there is, so that not every save has to look.
-    meters: Mutex<HashMap<Key, u64>>,
-    /// Blobs that have their room and are not named by an entry yet.
-    pending: Mutex<HashMap<Key, Pending>>,
-    /// Held while something is evicted.
-    evicting: Mutex<()>,
-}
-
-/// Room for a blob, until an entry names it.
-pub(super) struct Place<'a> {
-    room: &'a Room,
-    key: Key,
-    blob: BlobId,
-}
-
-impl Room {
-    fn take(&self, key: Key, blob: BlobId, bytes: u64) -> Place<'_> {
-        let mut pending = lock(&self.pending);
-        let blobs = pending.entry(key.clone()).or_default();
-        blobs.entry(blob).or_insert((bytes, 0)).1 += 1;
-        Place {
-            room: self,
-            key,
-            blob,
-        }
-    }
-
-    /// Adds to a meter unless it is not known or would pass the quota; says whether it did.
-    fn add(&self, key: &Key, bytes: u64, quota: u64) -> bool {
-        match lock(&self.meters).get_mut(key) {
-            Some(meter) if meter.saturating_add(bytes) <= quota => {
-                *meter += bytes;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn forget(&self, key: &Key) {
-        lock(&self.meters).remove(key);
-    }
-
-    fn set(&self, key: Key, held: u64) {
-        let mut meters = lock(&self.meters);
-        if meters.len() >= METERS_MAX {
-            meters.clear();
-        }
-        meters.insert(key, held);
-    }
-
-    fn pending(&self, key: &Key) -> Vec<(BlobId, u64)> {
-        let pending = lock(&self.pending);
-        let blobs = pending.get(key).into_iter().flatten();
-        blobs.map(|(blob, (bytes, _))| (*blob, *bytes)).collect()
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut pending = lock(&self.room.pending);
-        let Some(blobs) = pending.get_mut(&self.key) else {
-            return;
-        };
-        if let Some((_, saves)) = blobs.get_mut(&self.blob) {
-            *saves -= 1;
-            if *saves == 0 {
-                blobs.remove(&self.blob);
-            }
-        }
-        if blobs.is_empty() {
-            pending.remove(&self.key);
-        }
-    }
-}
 
 /// What a cache's configuration says of its Actions repositories.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

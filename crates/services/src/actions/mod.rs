@@ -9,6 +9,7 @@
 //! | `finish` | the one transaction that makes an entry visible |
 //! | `decoded` | archives that are stored as what is in them |
 //! | `keep` | quotas and retention |
+//! | `room` | what saves that are under way will take |
 //! | `shared` | what other repositories of a cache saved, where they share |
 //! | `transfer` | how long it took to download what was found |
 //! | `replace` | leave to replace an entry |
@@ -24,6 +25,7 @@ mod history;
 mod keep;
 mod lookup;
 mod replace;
+mod room;
 mod shared;
 mod transfer;
 mod upload;
@@ -67,7 +69,7 @@ pub struct Actions {
     committed: std::sync::Condvar,
     /// Milliseconds after which a reservation that no byte came for ends.
     idle_ms: AtomicU64,
-    room: keep::Room,
+    room: room::Room,
     /// Entries by the numbers of the uploads that they were made of, for clients that finish once more.
     finished: quick_cache::sync::Cache<u64, u64>,
 }
@@ -108,7 +110,7 @@ impl Actions {
             committing: Mutex::default(),
             committed: std::sync::Condvar::new(),
             idle_ms: AtomicU64::new(IDLE_MS),
-            room: keep::Room::default(),
+            room: room::Room::default(),
             finished: quick_cache::sync::Cache::new(FINISHED_MAX),
         }
     }
