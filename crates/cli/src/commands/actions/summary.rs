@@ -5,7 +5,7 @@ use crate::{
     context::Global,
     failure::Outcome,
     output::{show, table},
-    units::{ago, bytes, parse_duration},
+    units::{ago, bytes, duration, parse_duration},
 };
 use firn_client::ci::{event::process_environment, runner::append_text};
 use firn_formats::{
@@ -154,8 +154,8 @@ fn line(looked: &ActionsLookupView, entries: &[CacheEntry], saved: &[&CacheEntry
 /// The line that says how it went.
 fn status(line: &Line) -> String {
     let mut size = line.size.map(bytes).unwrap_or_default();
-    if let Some(took) = line.restored_ms {
-        size.push_str(&format!(" in {}", seconds(took)));
+    if let Some(restored) = line.restored_ms {
+        size.push_str(&format!(" in {}", took(restored)));
     }
     match (line.result, &line.matched_key) {
         ("hit", _) => format!("✅ Cache hit: {} ({size})", line.key),
@@ -171,8 +171,8 @@ fn status(line: &Line) -> String {
     }
 }
 
-fn seconds(milliseconds: u64) -> String {
-    format!("{:.1} s", milliseconds as f64 / 1000.0)
+fn took(milliseconds: u64) -> String {
+    duration(milliseconds as f64 / 1000.0)
 }
 
 /// Key, result, matched key, size, times.
@@ -191,7 +191,7 @@ fn row(line: &Line) -> [String; 6] {
             (Some(saved), _) => {
                 let restored = line
                     .restored_ms
-                    .map(|took| format!("restored in {}, ", seconds(took)));
+                    .map(|restored| format!("restored in {}, ", took(restored)));
                 format!("{}saved {}", restored.unwrap_or_default(), when(saved))
             }
             (None, Some(at)) => format!("asked {}", ago(at)),
