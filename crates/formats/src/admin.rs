@@ -349,7 +349,7 @@ pub enum CheckEvent {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct CheckView {
-    /// Whether anything is damaged.
+    /// Whether anything is damaged, or cannot be read now.
     pub damaged: bool,
     pub packs: u64,
     pub chunks: u64,
@@ -359,6 +359,9 @@ pub struct CheckView {
     pub bytes_read: u64,
     pub chunks_read: u64,
     pub chunks_quarantined: u64,
+    /// They were in quarantine and are good.
+    #[serde(default)]
+    pub chunks_restored: u64,
     pub findings: Vec<FindingView>,
 }
 
@@ -368,7 +371,7 @@ pub struct CheckView {
 pub struct FindingView {
     /// Such as `pack-lost`.
     pub what: String,
-    /// Whether anything is lost by it.
+    /// Whether anything cannot be served because of it.
     pub damage: bool,
     pub subject: String,
     pub detail: String,

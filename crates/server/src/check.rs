@@ -29,6 +29,7 @@ pub fn view(report: CheckReport) -> CheckView {
         bytes_read: report.bytes_read,
         chunks_read: report.chunks_read,
         chunks_quarantined: report.chunks_quarantined,
+        chunks_restored: report.chunks_restored,
         findings: report.findings.into_iter().map(finding).collect(),
     }
 }

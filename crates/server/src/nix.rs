@@ -284,10 +284,14 @@ fn nar(app: &App, cache: &Cache, file: &str, range: Option<&str>, pushing: bool)
             Ok(response)
         }
     };
-    // A NAR that cannot be served whole is not here: Nix then builds it or looks elsewhere.
     opened.or_else(|error| {
         tracing::error!(file, error = error.chain(), "a NAR cannot be served");
-        Ok(not_found())
+        Ok(match error.is_loss() {
+            // One that cannot be served whole is not here: Nix then builds it or looks elsewhere.
+            true => not_found(),
+            // It is here, and Nix is to come again: it remembers what it was told is not here.
+            false => text(StatusCode::SERVICE_UNAVAILABLE, error.public_message()),
+        })
     })
 }
 

@@ -7,6 +7,7 @@ use crate::listen;
 use crate::welcome::lines;
 use firn_services::{ServiceError, Services};
 use firn_store::{RebuildReport, Store, StoreError};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -88,6 +89,7 @@ struct Parts {
 /// If the folder is in use, the address taken, or something cannot be read or written.
 pub fn start(config: Config) -> Result<Running, StartError> {
     use_small_pages();
+    raise_open_files();
     let store = Store::open(config.store_options())?;
     let services = Services::open(store, &config.data)?;
     let idle = Duration::from_secs(config.limits.actions_idle_seconds_max);
@@ -159,6 +161,16 @@ pub fn rebuild(config: &Config) -> Result<RebuildReport, StoreError> {
 fn use_small_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "PR_SET_THP_DISABLE");
+    }
+}
+
+/// Each client is an open file, and so is each pack that is read: as many as the system lets the process have. What a
+/// process may have unless it asks is often 1,024, for the sake of programs that use `select`.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
     }
 }
 

@@ -91,6 +91,14 @@ impl From<StoreError> for ServiceError {
 }
 
 impl ServiceError {
+    /// Whether stored bytes are known to be missing or damaged: all else that keeps them from being served may pass.
+    pub fn is_loss(&self) -> bool {
+        matches!(
+            self,
+            Self::NotFound(_) | Self::MissingChunks(_) | Self::Store(StoreError::Damaged(_))
+        )
+    }
+
     /// What a client may branch on.
     pub fn code(&self) -> ApiErrorCode {
         match self {
@@ -116,6 +124,7 @@ impl ServiceError {
             Self::Busy => ApiErrorCode::Busy,
             Self::QuotaExceeded(_) => ApiErrorCode::QuotaExceeded,
             Self::Store(StoreError::Full(_)) => ApiErrorCode::StorageFull,
+            Self::Store(error) if error.is_unreachable() => ApiErrorCode::Busy,
             Self::SecretFile { source, .. } if is_full(source) => ApiErrorCode::StorageFull,
             Self::SecretFile { .. }
             | Self::SecretContent { .. }
@@ -131,6 +140,9 @@ impl ServiceError {
     /// What a client is told: for its own faults the whole chain of causes, for ours nothing
     /// of the inside (the log has it).
     pub fn public_message(&self) -> String {
+        if matches!(self, Self::Store(error) if error.is_unreachable()) {
+            return "the server cannot reach its storage now; come again".to_owned();
+        }
         match self.code() {
             ApiErrorCode::Internal => "internal error; the server's log says more".to_owned(),
             ApiErrorCode::StorageFull => "the server's storage is full".to_owned(),

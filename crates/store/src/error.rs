@@ -28,8 +28,16 @@ pub enum StoreError {
     /// Its packs or segments are there: a new database would forget them.
     #[error("packs and segments are here, but not their database {0}")]
     DatabaseMissing(PathBuf),
+    /// The place of the packs, or of one of them, is not mounted, or is another's. Nothing is known to be lost.
+    #[error("{0} is not there: the disk of the packs may not be mounted")]
+    Away(PathBuf),
     #[error("the metadata database failed")]
     Database(#[source] rusqlite::Error),
+    /// The file system cannot do what the database needs.
+    #[error(
+        "the database {path} cannot keep a write-ahead log there, only a journal of mode {taken}"
+    )]
+    NoWriteAheadLog { path: PathBuf, taken: String },
     #[error("{0} uploads are under way in this cache: finish or cancel some")]
     TooManyUploads(usize),
     #[error("session {0} is gone")]
@@ -91,6 +99,37 @@ impl StoreError {
         }
     }
 
+    /// Whether the storage could not be reached, which may pass: nothing is said of what is stored.
+    pub fn is_unreachable(&self) -> bool {
+        use rusqlite::ErrorCode;
+        match self {
+            Self::Io { .. } | Self::Away(_) => true,
+            Self::Database(error) => matches!(
+                error.sqlite_error_code(),
+                Some(
+                    ErrorCode::CannotOpen
+                        | ErrorCode::SystemIoFailure
+                        | ErrorCode::DatabaseBusy
+                        | ErrorCode::DatabaseLocked
+                        | ErrorCode::OutOfMemory
+                )
+            ),
+            _ => false,
+        }
+    }
+
+    /// The error and its sources, in one line.
+    pub(crate) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        text
+    }
+
     /// The same failure for another caller who waited on the same batch.
     pub(crate) fn duplicate(&self) -> Self {
         let copy = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
@@ -103,11 +142,16 @@ impl StoreError {
             },
             Self::Full(source) => Self::Full(copy(source)),
             Self::DatabaseMissing(path) => Self::DatabaseMissing(path.clone()),
+            Self::Away(path) => Self::Away(path.clone()),
             Self::Io { path, source } => Self::Io {
                 path: path.clone(),
                 source: copy(source),
             },
             Self::Database(source) => Self::Database(duplicate_database(source)),
+            Self::NoWriteAheadLog { path, taken } => Self::NoWriteAheadLog {
+                path: path.clone(),
+                taken: taken.clone(),
+            },
             Self::TooManyUploads(open) => Self::TooManyUploads(*open),
             Self::SessionGone(id) => Self::SessionGone(id.clone()),
             Self::MissingChunks(ids) => Self::MissingChunks(ids.clone()),

@@ -10,7 +10,7 @@ pub(crate) use copy::Copied;
 
 use crate::StoreError;
 use crate::failpoint::{Point, reach};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// Most slices one `pwritev` takes (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
+/// Folders in folders that are listed: more of them is a link that leads back to itself.
+const DEPTH_MAX: usize = 16;
 /// How often the folder's lock is asked for …
 const LOCK_TRIES: u32 = 40;
 /// … and how long is waited in between.
@@ -204,8 +206,11 @@ impl Folder {
                     continue;
                 };
                 let key = format!("{folder}/{name}");
-                let kind = entry.file_type().map_err(|error| self.error(&key, error))?;
+                let kind = self.kind(&entry, &key)?;
                 if kind.is_dir() {
+                    if key.matches('/').count() > DEPTH_MAX {
+                        return Err(self.error(&key, rustix::io::Errno::LOOP.into()));
+                    }
                     folders.push(key);
                 } else if kind.is_file() {
                     keys.push(key);
@@ -214,6 +219,52 @@ impl Folder {
         }
         keys.sort_unstable();
         Ok(keys)
+    }
+
+    /// What an entry of a folder is, or what it leads to. A link that leads nowhere is an error: what it led to may
+    /// be on a disk that is not mounted, and is not to be taken for gone.
+    pub(crate) fn kind(&self, entry: &fs::DirEntry, key: &str) -> Result<FileType, StoreError> {
+        let kind = entry.file_type().map_err(|error| self.error(key, error))?;
+        if !kind.is_symlink() {
+            return Ok(kind);
+        }
+        fs::metadata(self.path(key))
+            .map(|led_to| led_to.file_type())
+            .map_err(|error| self.error(key, error))
+    }
+
+    /// Names in a folder, in no order; none if it is not there.
+    pub(crate) fn names(&self, folder: &str) -> Result<Vec<String>, StoreError> {
+        let entries = match fs::read_dir(self.path(folder)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(self.error(folder, error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| self.error(folder, error))?;
+            names.extend(entry.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    /// Whether a key, or a folder above it, is a link to something that is not there.
+    pub(crate) fn leads_nowhere(&self, key: &str) -> Result<bool, StoreError> {
+        let mut path = self.root.clone();
+        for part in key.split('/') {
+            path.push(part);
+            let link = match fs::symlink_metadata(&path) {
+                Ok(found) => found.file_type().is_symlink(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(StoreError::io(path, error)),
+            };
+            match fs::metadata(&path) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(link),
+                Err(error) => return Err(StoreError::io(path, error)),
+            }
+        }
+        Ok(false)
     }
 
     /// Deletes a file; one that is not there counts as deleted (rule 7).

@@ -4,6 +4,7 @@
 //! DIR/VERSION                                   text: "firn-store 1"
 //! DIR/lock                                      held (flock) by the process that has the store open
 //! DIR/firn.db                                   the database, mode 0600
+//! DIR/packs/<16 hex>.mark                       empty; says that the packs' place is there
 //! DIR/packs/<domain>/<2 hex>/<32 hex>.pack      frames; <domain> is the name, percent-encoded
 //! DIR/segments/<16 hex>-<16 hex>.seg            the index; names sort by the time of writing
 //! DIR/staged/<32 hex>-<16 hex>                  parts of uploads under way; the database knows which
@@ -22,6 +23,9 @@ pub(crate) const DATABASE: &str = "firn.db";
 pub(crate) const PACKS: &str = "packs";
 /// Prefix of the segments.
 pub(crate) const SEGMENTS: &str = "segments";
+
+/// How the name of the packs' mark ends.
+const MARK_END: &str = ".mark";
 
 /// Prefix of the parts of uploads under way.
 pub(crate) const STAGED: &str = "staged";
@@ -50,7 +54,7 @@ pub(crate) fn check_version(folder: &Folder) -> Result<(), StoreError> {
 /// and a collector would take it for rubbish.
 pub(crate) fn check_database(folder: &Folder) -> Result<(), StoreError> {
     let lost = folder.length(DATABASE)?.is_none()
-        && !(folder.list(SEGMENTS)?.is_empty() && folder.list(PACKS)?.is_empty());
+        && !(folder.list(SEGMENTS)?.is_empty() && packs(folder)?.is_empty());
     match lost {
         true => Err(StoreError::DatabaseMissing(folder.path(DATABASE))),
         false => Ok(()),
@@ -90,6 +94,36 @@ pub(crate) fn parse_pack_key(key: &str) -> Option<(String, String)> {
     let _fan_out = parts.next()?;
     let pack = parts.next()?.strip_suffix(".pack")?.to_owned();
     parts.next().is_none().then_some((domain, pack))
+}
+
+/// Where the mark of the packs' place lies.
+pub(crate) fn mark_key(number: i64) -> String {
+    format!("{PACKS}/{number:016x}{MARK_END}")
+}
+
+/// The number of a mark, by its name in the packs' folder.
+pub(crate) fn parse_mark(name: &str) -> Option<i64> {
+    let digits = name.strip_suffix(MARK_END)?;
+    let number = u64::from_str_radix(digits, 16).ok()?.cast_signed();
+    (mark_key(number) == format!("{PACKS}/{name}")).then_some(number)
+}
+
+/// The number of a new mark.
+pub(crate) fn random_mark() -> Result<i64, StoreError> {
+    let digits = random_hex(size_of::<i64>())?;
+    Ok(u64::from_str_radix(&digits, 16).unwrap_or(0).cast_signed())
+}
+
+/// Keys of all pack files, and of what else lies among them but for marks.
+pub(crate) fn packs(folder: &Folder) -> Result<Vec<String>, StoreError> {
+    let mut keys = folder.list(PACKS)?;
+    keys.retain(|key| {
+        let name = key
+            .strip_prefix(PACKS)
+            .and_then(|key| key.strip_prefix('/'));
+        name.and_then(parse_mark).is_none()
+    });
+    Ok(keys)
 }
 
 /// Where a segment lies. `at` is in microseconds and grows from segment to segment.

@@ -18,6 +18,7 @@
 //! | `backup`, `replica` | a copy of a folder that is being served, and frames out of one |
 //! | `check` | structure and data |
 //! | `collect` | what nothing needs any more goes, while everybody works |
+//! | `presence` | whether the packs' place is there |
 //! | `quarantine` | damaged frames: out of the readers' way, and whole again |
 //! | `retention` | what retention reads, and the transaction in which it takes entries away |
 //! | `segments`, `rebuild` | the index beside the database, and the database from the index |
@@ -39,6 +40,7 @@ mod ingest;
 mod layout;
 mod lookups;
 mod packs;
+mod presence;
 mod quarantine;
 mod read;
 mod rebuild;

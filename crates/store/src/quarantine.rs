@@ -1,20 +1,23 @@
 //! Damaged frames: out of the way of readers, and back when somebody sends them again.
 //!
 //! Who meets a frame that is not as it was written (a reader, the scrub, a check) tells it here. A thread reads it
-//! once more; if it is damaged indeed, its chunk is taken out of the valid ones, and in the same transaction the
+//! once more; if it is damaged indeed, or its pack lost ([`crate::presence`]), its chunk is taken out of the valid
+//! ones, and in the same transaction the
 //! blobs that list it are marked as broken, which hides the entries that name them: readers get "not found" before
 //! any status line (rule 9), and pushers are told that it is missing. The frame that is sent then makes all of
 //! them whole at once. Where it is another frame than the lost one, digests of blobs are made anew here.
+
+mod again;
 
 use crate::StoreError;
 use crate::db::damage::{self, ChunkAt, Place};
 use crate::db::{Database, Durability, blobs, caches, lock, remade, sessions};
 use crate::entry_cache::EntryCache;
 use crate::read::{Extent, FrameSource, Layouts};
-use crate::types::{BlobId, CacheId, Change, Remake, Session};
+use crate::types::{BlobId, CacheId, Change, DomainId, Remake, Session};
 use crate::verifier::{BlobVerifier, Seen};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use firn_chunks::VerifiedFrame;
+use firn_chunks::{ChunkId, VerifiedFrame};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -77,6 +80,8 @@ pub(crate) struct Ward {
     /// Grows with every change of what can be served: for caches outside the store.
     pub(crate) changes: AtomicU64,
     pub(crate) remake: OnceLock<Remake>,
+    /// Where looking again at what is in quarantine goes on.
+    pub(crate) looked: Mutex<Option<(DomainId, ChunkId)>>,
 }
 
 /// The thread that examines.
@@ -172,10 +177,15 @@ impl Ward {
                     .read(|connection| damage::chunks_from(connection, place, 1))?;
                 // It may have been collected, or be in quarantine already.
                 let chunk = found.into_iter().find(|chunk| chunk.place == place);
-                if let Some(chunk) = chunk
-                    && self.is_damaged(&chunk)?
-                {
-                    damaged.push(chunk);
+                let Some(chunk) = chunk else { continue };
+                match self.is_damaged(&chunk) {
+                    Ok(true) => damaged.push(chunk),
+                    Ok(false) => {}
+                    // Nothing is known of what cannot be read; who asked for it was told so.
+                    Err(error) if again::may_pass(&error) => {
+                        tracing::warn!(pack, offset, error = error.chain(), "not looked at");
+                    }
+                    Err(error) => return Err(error),
                 }
             }
         }
@@ -184,13 +194,7 @@ impl Ward {
 
     /// Whether a frame is not as it was written.
     fn is_damaged(&self, chunk: &ChunkAt) -> Result<bool, StoreError> {
-        let extent = Extent {
-            pack: chunk.place.pack,
-            offset: chunk.place.offset,
-            length: chunk.frame_length,
-            checksum: chunk.checksum,
-        };
-        match self.source.read_quietly(&[extent], &mut Vec::new()) {
+        match self.source.read_quietly(&[extent(chunk)], &mut Vec::new()) {
             Ok(()) => Ok(false),
             Err(error) if is_damage(&error) => Ok(true),
             Err(error) => Err(error),
@@ -303,14 +307,18 @@ impl Ward {
     }
 }
 
-/// Whether an error says that stored bytes are not there or not what they were; others may pass.
+/// Whether an error says that stored bytes are not what they were, or lost for sure. Others may pass.
 pub(crate) fn is_damage(error: &StoreError) -> bool {
-    match error {
-        StoreError::Damaged(_) => true,
-        StoreError::Io { source, .. } => {
-            source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
-        }
-        _ => false,
+    matches!(error, StoreError::Damaged(_))
+}
+
+/// Where a chunk's frame lies.
+pub(crate) fn extent(chunk: &ChunkAt) -> Extent {
+    Extent {
+        pack: chunk.place.pack,
+        offset: chunk.place.offset,
+        length: chunk.frame_length,
+        checksum: chunk.checksum,
     }
 }
 

@@ -1,20 +1,24 @@
 //! The database made anew from segments and packs.
 //!
 //! Segments are read in the order they were written, later records over earlier ones; what they do not tell of
-//! packs comes from the packs' trailers, and of packs without one from their frames, each decoded and hashed.
+//! packs, or tell wrongly, comes from the packs' trailers, and of packs without one from their frames, each decoded
+//! and hashed.
 //! The new database is built beside the old and takes its place when it is whole.
+
+mod packs;
+
+pub(crate) use packs::read_trailer;
 
 use crate::db::blobs::NewBlob;
 use crate::db::{self, blobs, caches, chunks, now_ms};
 use crate::failpoint::{Point, reach};
-use crate::files::{Folder, ReadFile};
+use crate::files::Folder;
 use crate::segments::compact;
 use crate::types::EntryKind;
 use crate::types::{DomainId, Options, RebuildReport};
 use crate::{StoreError, layout};
-use firn_chunks::pack::{self, Placed};
+use firn_chunks::pack::Placed;
 use firn_chunks::segment::{self, BlobRecord, Record};
-use firn_chunks::{Decoder, EncoderId, FrameRecord, frame};
 use firn_formats::Sha256;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::time::Duration;
@@ -24,8 +28,6 @@ const TEMPORARY: &str = "firn.db.rebuild";
 /// Left between the greatest sequence that segments know and the first new one: publications that no
 /// segment had heard of may have used the numbers after it.
 const SEQUENCE_GAP: i64 = 1 << 20;
-/// A trailer's length is told by at most this many bytes at the end.
-const TAIL_BYTES: u64 = pack::END_BYTES as u64;
 
 /// Entries as segments tell them, until their blobs are known to be whole.
 const STAGING: &str = "
@@ -53,7 +55,7 @@ pub(crate) fn rebuild(options: &Options) -> Result<RebuildReport, StoreError> {
             sequence = sequence.max(read_segment(&folder, &transaction, &key, &mut report)?);
         }
     }
-    read_packs(&folder, &transaction, &mut report)?;
+    packs::read_packs(&folder, &transaction, &mut report)?;
     drop_incomplete_blobs(&transaction, &mut report, options.lease)?;
     place_entries(&transaction, &mut report, options.lease)?;
     grow_sequence(&transaction, sequence)?;
@@ -238,167 +240,6 @@ fn stage_entry(connection: &Connection, record: &Record) -> Result<(), StoreErro
             deleted
         ])?;
     Ok(())
-}
-
-/// Forgets chunks that do not lie in a pack that is here.
-const FORGET_UNHELD: &str =
-    "DELETE FROM chunks WHERE NOT EXISTS (SELECT 1 FROM pack_files WHERE pack_files.pack = chunks.pack
-        AND \"offset\" + frame_length <= length);";
-
-/// Looks at every pack file: forgets frames that are not in it, adds those that no segment told of.
-fn read_packs(
-    folder: &Folder,
-    connection: &Connection,
-    report: &mut RebuildReport,
-) -> Result<(), StoreError> {
-    connection.execute_batch(
-        "CREATE TEMP TABLE pack_files (pack INTEGER PRIMARY KEY, length INTEGER NOT NULL) STRICT;",
-    )?;
-    let mut packs = Vec::new();
-    for key in folder.list(layout::PACKS)? {
-        let Some((domain, name)) = layout::parse_pack_key(&key) else {
-            tracing::warn!(file = %key, "not a pack");
-            continue;
-        };
-        let Some(file) = folder.open_read(&key)? else {
-            continue;
-        };
-        let domain = caches::domain(connection, &domain)?;
-        let pack = pack_row(connection, domain, &name)?;
-        connection.execute(
-            "INSERT INTO pack_files VALUES (?, ?)",
-            params![pack, db::signed(file.length()?)],
-        )?;
-        packs.push((key, domain, pack));
-    }
-    // First of all what lies in no pack is forgotten: a chunk may have been copied to another one, of which no
-    // segment has told yet.
-    connection.execute_batch(FORGET_UNHELD)?;
-    for (key, domain, pack) in packs {
-        let Some(file) = folder.open_read(&key)? else {
-            continue;
-        };
-        let found = read_pack(&file, &key, report)?;
-        report.packs += 1;
-        connection.execute(
-            "UPDATE pack_files SET length = ? WHERE pack = ?",
-            params![db::signed(found.durable_length), pack],
-        )?;
-        for placed in &found.frames {
-            chunks::insert_one(connection, domain, pack, placed)?;
-        }
-        connection.execute(
-            "UPDATE packs SET durable_length = ?, sealed_length = ? WHERE id = ?",
-            params![
-                db::signed(found.durable_length),
-                db::signed(found.sealed_length),
-                pack
-            ],
-        )?;
-    }
-    connection.execute_batch(FORGET_UNHELD)?;
-    connection.execute_batch(
-        "DELETE FROM packs WHERE id NOT IN (SELECT pack FROM pack_files);
-         UPDATE packs SET (chunks, raw_bytes, frame_bytes) = (SELECT count(*),
-             coalesce(sum(raw_length), 0), coalesce(sum(frame_length), 0) FROM chunks WHERE pack = packs.id);",
-    )?;
-    report.chunks = connection.query_row("SELECT count(*) FROM chunks", [], |row| {
-        db::unsigned(row, 0)
-    })?;
-    Ok(())
-}
-
-struct FoundPack {
-    frames: Vec<Placed>,
-    /// Where the last whole frame ends.
-    durable_length: u64,
-    sealed_length: u64,
-}
-
-fn read_pack(
-    file: &ReadFile,
-    key: &str,
-    report: &mut RebuildReport,
-) -> Result<FoundPack, StoreError> {
-    let length = file.length()?;
-    if let Some((frames, trailer)) = read_trailer(file, length)? {
-        return Ok(FoundPack {
-            frames,
-            durable_length: length - trailer,
-            sealed_length: length,
-        });
-    }
-    tracing::info!(pack = %key, "walking a pack that was never sealed");
-    report.packs_walked += 1;
-    walk(file, length)
-}
-
-/// The frames of a sealed pack, and its trailer's length; `None` without a whole trailer.
-pub(crate) fn read_trailer(
-    file: &ReadFile,
-    length: u64,
-) -> Result<Option<(Vec<Placed>, u64)>, StoreError> {
-    let tail_length = TAIL_BYTES.min(length);
-    let mut tail = vec![0; tail_length as usize];
-    file.read_exact_at(&mut tail, length - tail_length)?;
-    let Ok(trailer) = pack::trailer_length(&tail) else {
-        return Ok(None);
-    };
-    if trailer > length {
-        return Ok(None);
-    }
-    let mut bytes = vec![0; trailer as usize];
-    file.read_exact_at(&mut bytes, length - trailer)?;
-    Ok(pack::read_trailer(&bytes)
-        .ok()
-        .map(|frames| (frames, trailer)))
-}
-
-/// Reads frame after frame, up to the first that is not whole.
-fn walk(file: &ReadFile, length: u64) -> Result<FoundPack, StoreError> {
-    let mut decoder = Decoder::new();
-    let mut raw = Vec::new();
-    let mut frames = Vec::new();
-    let mut offset = 0;
-    let mut window = Vec::new();
-    while offset < length {
-        // No frame is longer; skippable frames in a pack are small.
-        let take = (length - offset).min(frame::FRAME_BYTES_MAX as u64);
-        window.resize(take as usize, 0);
-        file.read_exact_at(&mut window, offset)?;
-        let Ok(frame_length) = pack::frame_length(&window) else {
-            break;
-        };
-        let Some(bytes) = window.get(..frame_length as usize) else {
-            break;
-        };
-        if decoder.decode(bytes, &mut raw).is_ok() {
-            frames.push(Placed {
-                offset,
-                record: FrameRecord {
-                    id: firn_chunks::ChunkId::of(&raw),
-                    raw_length: raw.len() as u32,
-                    frame_length: bytes.len() as u32,
-                    encoder: EncoderId::FOREIGN,
-                    flags: 0,
-                    checksum: frame::checksum(bytes),
-                },
-            });
-        } else if !is_skippable(bytes) {
-            break;
-        }
-        offset += frame_length;
-    }
-    Ok(FoundPack {
-        frames,
-        durable_length: offset,
-        sealed_length: 0,
-    })
-}
-
-/// The magic numbers 0x184D2A50 to 0x184D2A5F (RFC 8878, 3.1.2).
-fn is_skippable(bytes: &[u8]) -> bool {
-    matches!(bytes, [low, 0x2A, 0x4D, 0x18, ..] if low & 0xF0 == 0x50)
 }
 
 /// A blob is kept if every chunk is here and the frames add up to the representation that was hashed.

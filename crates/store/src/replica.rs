@@ -3,7 +3,7 @@
 use crate::db::chunks;
 use crate::files::Folder;
 use crate::types::DomainId;
-use crate::{StoreError, layout};
+use crate::{StoreError, layout, presence};
 use firn_chunks::{ChunkId, Decoder, VerifiedFrame};
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
@@ -30,6 +30,7 @@ impl Replica {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(folder.path(layout::DATABASE), flags)?;
         connection.busy_timeout(Duration::from_secs(10))?;
+        presence::expect(&folder, &connection)?;
         let domains = connection
             .prepare("SELECT id FROM domains")?
             .query_map([], |row| row.get(0).map(DomainId))?
@@ -41,26 +42,41 @@ impl Replica {
         })
     }
 
-    /// A chunk's frame, verified, from whatever domain has it whole.
+    /// A chunk's frame, verified, from whatever domain has it whole. It is looked for where the chunk is damaged, too:
+    /// a backup has the database of the folder that lost it, and may have the pack as it was.
     pub fn frame(&self, id: &ChunkId) -> Result<Option<VerifiedFrame>, StoreError> {
         for domain in &self.domains {
-            let Some(located) = chunks::locate_one(&self.connection, *domain, *id)? else {
+            let Some((pack, offset, length)) = chunks::place(&self.connection, *domain, *id)?
+            else {
                 continue;
             };
-            let Some(pack) = chunks::pack(&self.connection, located.pack)? else {
+            let Some(pack) = chunks::pack(&self.connection, pack)? else {
                 continue;
             };
-            let Some(file) = self.folder.open_read(&pack.key())? else {
-                continue;
-            };
-            let mut bytes = vec![0; located.frame_length as usize];
-            let mut raw = Vec::new();
-            if file.read_exact_at(&mut bytes, located.offset).is_ok()
-                && let Ok(frame) = Decoder::new().verify(*id, bytes.into(), &mut raw)
-            {
-                return Ok(Some(frame));
+            match self.read(&pack.key(), offset, length) {
+                Ok(None) | Err(StoreError::Damaged(_)) => {}
+                Ok(Some(bytes)) => {
+                    let mut raw = Vec::new();
+                    if let Ok(frame) = Decoder::new().verify(*id, bytes.into(), &mut raw) {
+                        return Ok(Some(frame));
+                    }
+                }
+                // Others may be read: what is healed without it is healed. It is not said to be missing either.
+                Err(error @ StoreError::Io { .. }) => {
+                    tracing::warn!(chunk = %id, error = error.chain(), "a frame of the copy cannot be read");
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(None)
+    }
+
+    fn read(&self, key: &str, offset: u64, length: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(file) = self.folder.open_read(key)? else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(Some(bytes))
     }
 }

@@ -7,6 +7,7 @@ use crate::failpoint::{Point, reach};
 use crate::files::{Folder, LockFile};
 use crate::ingest::BatchPool;
 use crate::packs::{self, Packs};
+use crate::presence::Presence;
 use crate::quarantine::{self, Quarantine, Ward};
 use crate::read::{BlobReader, FrameSource, GzipMaker, Layouts};
 use crate::segments::SegmentWriter;
@@ -36,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) quarantine: Quarantine,
     pub(crate) batches: Arc<BatchPool>,
     pub(crate) folder: Arc<Folder>,
+    pub(crate) presence: Arc<Presence>,
     /// Held by the one collection under way.
     pub(crate) collecting: Mutex<()>,
     pub(crate) segments: SegmentWriter,
@@ -52,9 +54,27 @@ impl Inner {
         layout::check_database(&folder)?;
         let db = Arc::new(Database::open(&folder)?);
         sessions::reap_all(&db)?;
-        packs::recover(&db, &folder)?;
+        let presence = Arc::new(Presence::new(db.clone(), folder.clone()));
+        match presence.check() {
+            Ok(()) => packs::recover(&db, &folder)?,
+            // Readers are told so until they come; what can be done without packs goes on.
+            Err(error @ StoreError::Away(_)) => {
+                tracing::error!(
+                    error = error.chain(),
+                    "the store is opened without its packs"
+                );
+            }
+            // The next pack is marked with them.
+            Err(StoreError::Full(_)) => packs::recover(&db, &folder)?,
+            Err(error) => return Err(error),
+        }
         let (suspects, told) = quarantine::channel();
-        let source = FrameSource::new(db.clone(), folder.clone(), suspects.clone());
+        let source = FrameSource::new(
+            db.clone(),
+            folder.clone(),
+            presence.clone(),
+            suspects.clone(),
+        );
         let source = Arc::new(source);
         let layouts = Layouts::new(db.clone(), source.clone(), options.layout_cache_bytes);
         let ward = Ward {
@@ -64,11 +84,13 @@ impl Inner {
             entries: Arc::new(EntryCache::new()),
             changes: AtomicU64::new(0),
             remake: OnceLock::new(),
+            looked: Mutex::new(None),
         };
         let inner = Self {
             packs: Packs::new(
                 db.clone(),
                 folder.clone(),
+                presence.clone(),
                 options.pack_bytes_target,
                 suspects.clone(),
             ),
@@ -76,6 +98,7 @@ impl Inner {
             entries: ward.entries.clone(),
             quarantine: Quarantine::start(ward, suspects, told)?,
             folder: folder.clone(),
+            presence,
             batches: BatchPool::new(BATCHES_MAX),
             segments: SegmentWriter::start(db.clone(), folder.clone(), options.segment_interval)?,
             collecting: Mutex::new(()),

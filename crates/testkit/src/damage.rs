@@ -16,7 +16,8 @@ pub fn packs(data: &Path) -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             match path.is_dir() {
                 true => folders.push(path),
-                false => found.push(path),
+                false if path.extension().is_some_and(|end| end == "pack") => found.push(path),
+                false => {}
             }
         }
     }

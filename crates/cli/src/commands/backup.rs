@@ -29,6 +29,7 @@ struct Report {
     packs_linked: u64,
     packs_copied: u64,
     bytes_copied: u64,
+    packs_kept: u64,
     packs_lost: u64,
     packs_deleted: u64,
     segments: u64,
@@ -47,6 +48,8 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
             StoreError::Conflict(_) => {
                 failure.hint("name an empty folder, or that of an earlier backup")
             }
+            StoreError::Away(_) => failure
+                .hint("mount what holds the packs, then back up again; the backup is as it was"),
             StoreError::Locked(_) => failure.hint("a server has the backup open: stop that first"),
             _ => failure,
         }
@@ -56,6 +59,7 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         packs_linked: found.packs_linked,
         packs_copied: found.packs_copied,
         bytes_copied: found.bytes_copied,
+        packs_kept: found.packs_kept,
         packs_lost: found.packs_lost,
         packs_deleted: found.packs_deleted,
         segments: found.segments,
@@ -76,9 +80,13 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
             row("keys and other files", report.other_files.to_string()),
         ])
     })?;
-    match report.packs_lost {
-        0 => Ok(()),
-        lost => Err(Failure::new(format!(
+    match (report.packs_lost, report.packs_kept) {
+        (0, 0) => Ok(()),
+        (0, kept) => Err(Failure::new(format!(
+            "{kept} packs are in the backup only: the folder has lost them"
+        ))
+        .hint("`firn check --server URL --repair-from DEST` heals the folder from the backup")),
+        (lost, _) => Err(Failure::new(format!(
             "{lost} packs are not here and so not in the backup"
         ))
         .hint("`firn check --data DIR` says what is damaged")),

@@ -90,7 +90,10 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         .iter()
         .filter(|finding| finding.damage)
         .count();
-    let failure = Failure::new(format!("{damaged} findings of damage"));
+    let failure = Failure::new(match view.findings.iter().any(is_of_damage) {
+        true => format!("{damaged} findings of damage"),
+        false => format!("{damaged} findings of what cannot be read now"),
+    });
     Err(hints(&view).into_iter().fold(failure, Failure::hint))
 }
 
@@ -152,6 +155,18 @@ fn hints(view: &CheckView) -> Vec<&'static str> {
     if has("database") || has("pack-index") || has("chunk-row") {
         hints.push(
             "`firn rebuild` makes the database anew from packs and segments; stop the server first",
+        );
+    }
+    if has("packs-away") {
+        hints.push(
+            "mount what holds the packs and check again: nothing was changed; if they are lost for good, make the \
+             empty file that is named above in a folder that is there: then they count as lost",
+        );
+    }
+    if has("pack-unreadable") || has("chunk-unreadable") {
+        hints.push(
+            "look at the disk and at the rights of its files: nothing was changed; a pack that will never be read \
+             again counts as lost once its file is moved away",
         );
     }
     if has("chunk-damaged") || has("pack-lost") || has("pack-length") || has("blob") {
@@ -249,9 +264,16 @@ fn merge(all: &mut CheckView, one: CheckView) {
     all.findings.extend(one.findings);
 }
 
+/// What cannot be read now may be whole.
+fn is_of_damage(finding: &FindingView) -> bool {
+    let passing = ["packs-away", "pack-unreadable", "chunk-unreadable"];
+    finding.damage && !passing.contains(&finding.what.as_str())
+}
+
 fn lines(finding: &FindingView) -> String {
     let word = match finding.damage {
-        true => "damage",
+        true if is_of_damage(finding) => "damage",
+        true => "unreadable",
         false => "note",
     };
     let mut out = format!(
@@ -292,6 +314,12 @@ fn text(view: &CheckView, healed: Option<u64>) -> String {
         rows.push(row(
             "chunks put into quarantine",
             view.chunks_quarantined.to_string(),
+        ));
+    }
+    if view.chunks_restored > 0 {
+        rows.push(row(
+            "chunks found good again",
+            view.chunks_restored.to_string(),
         ));
     }
     if let Some(healed) = healed {

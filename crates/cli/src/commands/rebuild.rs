@@ -41,6 +41,9 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
             firn_server::StoreError::FormatVersion { .. } => {
                 failure.hint("a later firn wrote this: rebuild with that one")
             }
+            firn_server::StoreError::Away(_) => failure.hint(
+                "mount what holds the packs, then rebuild: without them the new database would know of nothing",
+            ),
             _ => failure,
         }
     })?;

@@ -111,6 +111,9 @@ fn failure(error: StartError) -> Failure {
         StartError::Store(StoreError::Locked(_)) => {
             "another firn uses the folder; --data DIR takes another"
         }
+        StartError::Store(StoreError::NoWriteAheadLog { .. }) => {
+            "keep the data folder on a local disk: SQLite needs shared memory, which NFS and the like do not have"
+        }
         StartError::Store(StoreError::Database(_) | StoreError::DatabaseMissing(_)) => {
             "`firn rebuild` makes the database anew from packs and segments"
         }

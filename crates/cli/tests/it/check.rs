@@ -93,6 +93,21 @@ fn each_damaged_store_is_named_and_what_it_breaks() {
     assert_eq!(found, ["damage: database: firn.db: it is not here"]);
     fs::write(&database, whole).expect("cannot write");
 
+    // The disk of the packs is not mounted: nothing is damaged, and nothing is changed.
+    let (folder, aside) = (server.data().join("packs"), server.data().join("aside"));
+    fs::rename(&folder, &aside).expect("cannot rename");
+    let (found, hint) = findings(check(&server, &["--read-data"]));
+    let line = format!("unreadable: packs-away: packs: {}/", folder.display());
+    assert!(found[0].starts_with(&line), "{found:?}");
+    assert!(found[1].starts_with("  breaks: "), "{found:?}");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        hint.starts_with("hint: mount what holds the packs"),
+        "{hint}"
+    );
+    fs::rename(&aside, &folder).expect("cannot rename");
+    check(&server, &["--read-data"]).ok();
+
     // A flipped bit, first: it is in quarantine after that.
     let pack = &packs(server.data())[0];
     let (offset, length) = frames(pack)[0];

@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod absence;
 mod actions;
 mod admin;
 mod auth_matrix;

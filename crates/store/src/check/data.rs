@@ -4,12 +4,14 @@ use crate::StoreError;
 use crate::codec;
 use crate::db::damage::{self, ChunkAt, Place};
 use crate::db::{Durability, chunks};
-use crate::quarantine::is_damage;
+use crate::quarantine::{extent, is_damage};
 use crate::read::Extent;
 use crate::store::Inner;
+use crate::types::DomainId;
 use firn_chunks::ChunkId;
 use rayon::prelude::*;
 use rusqlite::{Connection, OptionalExtension as _, params};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Frame bytes read at once, and decoded in parallel.
@@ -58,15 +60,65 @@ pub struct DataProgress {
     pub bytes_read: u64,
     pub chunks_read: u64,
     pub chunks_damaged: u64,
+    /// They could not be read, and nothing is known of them.
+    pub chunks_unread: u64,
+    /// They were in quarantine and are good.
+    pub chunks_restored: u64,
     /// Whether the part was read to its end.
     pub complete: bool,
 }
 
-/// Reads a part. Damaged chunks go into quarantine as they are found.
-pub(crate) fn read(
+/// What could not be read of a pack, and why the first of it.
+pub(super) struct UnreadPack {
+    pub(super) error: String,
+    pub(super) chunks: Vec<(DomainId, ChunkId)>,
+}
+
+/// What could not be read, pack by pack.
+#[derive(Default)]
+pub(super) struct Unread {
+    pub(super) packs: BTreeMap<i64, UnreadPack>,
+}
+
+impl Unread {
+    fn add(&mut self, chunk: &ChunkAt, error: &StoreError) {
+        let pack = chunk.place.pack;
+        let unread = self.packs.entry(pack).or_insert_with(|| {
+            let error = error.chain();
+            tracing::error!(pack, error, "a frame cannot be read");
+            UnreadPack {
+                error,
+                chunks: Vec::new(),
+            }
+        });
+        unread.chunks.push((chunk.domain, chunk.id));
+    }
+
+    fn len(&self) -> u64 {
+        let packs = self.packs.values();
+        packs.map(|pack| pack.chunks.len() as u64).sum()
+    }
+}
+
+/// Looks at some of what is in quarantine once more, and reads a part.
+pub(crate) fn scrub(
     inner: &Inner,
     options: &DataOptions,
     go_on: &mut dyn FnMut(&DataProgress) -> bool,
+) -> Result<DataProgress, StoreError> {
+    inner.presence.check()?;
+    let restored = inner.quarantine.ward.look_again_at_some()?;
+    let mut progress = read(inner, options, go_on, &mut Unread::default())?;
+    progress.chunks_restored = restored;
+    Ok(progress)
+}
+
+/// Reads a part. Damaged chunks go into quarantine as they are found.
+pub(super) fn read(
+    inner: &Inner,
+    options: &DataOptions,
+    go_on: &mut dyn FnMut(&DataProgress) -> bool,
+    unread: &mut Unread,
 ) -> Result<DataProgress, StoreError> {
     let name = format!("{} {}/{}", options.reader, options.part.0, options.part.1);
     let start = inner.db.read(|connection| position(connection, &name))?;
@@ -102,7 +154,8 @@ pub(crate) fn read(
             return Ok(progress);
         };
         place.offset = last.place.offset + u64::from(last.frame_length);
-        let damaged = inner.damaged_of(&batch)?;
+        let damaged = inner.damaged_of(&batch, unread)?;
+        progress.chunks_unread = unread.len();
         let bytes: u64 = batch
             .iter()
             .map(|chunk| u64::from(chunk.frame_length))
@@ -218,23 +271,20 @@ fn next(
     }
 }
 
-fn extent(chunk: &ChunkAt) -> Extent {
-    Extent {
-        pack: chunk.place.pack,
-        offset: chunk.place.offset,
-        length: chunk.frame_length,
-        checksum: chunk.checksum,
-    }
-}
-
 impl Inner {
     /// Those of some chunks whose bytes are not what they were.
-    fn damaged_of(&self, chunks: &[ChunkAt]) -> Result<Vec<ChunkAt>, StoreError> {
+    fn damaged_of(
+        &self,
+        chunks: &[ChunkAt],
+        unread: &mut Unread,
+    ) -> Result<Vec<ChunkAt>, StoreError> {
         let extents: Vec<Extent> = chunks.iter().map(extent).collect();
         let mut bytes = Vec::new();
         match self.source.read_quietly(&extents, &mut bytes) {
             Ok(()) => Ok(not_their_content(chunks, &bytes)),
-            Err(error) if is_damage(&error) => self.damaged_one_by_one(chunks),
+            Err(StoreError::Damaged(_) | StoreError::Io { .. } | StoreError::Away(_)) => {
+                self.damaged_one_by_one(chunks, unread)
+            }
             Err(error) => match self.gone(chunks)? {
                 true => Ok(Vec::new()),
                 false => Err(error),
@@ -242,17 +292,27 @@ impl Inner {
         }
     }
 
-    fn damaged_one_by_one(&self, chunks: &[ChunkAt]) -> Result<Vec<ChunkAt>, StoreError> {
+    fn damaged_one_by_one(
+        &self,
+        chunks: &[ChunkAt],
+        unread: &mut Unread,
+    ) -> Result<Vec<ChunkAt>, StoreError> {
+        // Where nothing is, nothing is to be said of each.
+        self.presence.check()?;
         let mut damaged = Vec::new();
         let mut bytes = Vec::new();
         for chunk in chunks {
             match self.source.read_quietly(&[extent(chunk)], &mut bytes) {
                 Ok(()) => damaged.extend(not_their_content(std::slice::from_ref(chunk), &bytes)),
                 Err(error) if is_damage(&error) => damaged.push(*chunk),
+                Err(error @ (StoreError::Io { .. } | StoreError::Away(_))) => {
+                    unread.add(chunk, &error);
+                }
+                // A pack may have been collected while it was read.
+                Err(_) if self.gone(chunks)? => return Ok(Vec::new()),
                 Err(error) => return Err(error),
             }
         }
-        // A pack may have been collected while it was read.
         match self.gone(chunks)? {
             true => Ok(Vec::new()),
             false => Ok(damaged),

@@ -19,7 +19,7 @@ mod inspect;
 mod packs;
 mod segments;
 
-pub(crate) use data::read as scrub;
+pub(crate) use data::scrub;
 pub use data::{DataOptions, DataProgress};
 pub use entries::Meaning;
 
@@ -45,14 +45,20 @@ pub enum FindingKind {
     Version,
     /// The database is not here, or not whole.
     Database,
+    /// The packs' place is not there: nothing is known of any pack.
+    PacksAway,
     PackLost,
     PackLength,
+    /// A pack is there, or may be, and cannot be read now.
+    PackUnreadable,
     /// A pack's header or trailer.
     PackIndex,
     /// A chunk's row says what its pack does not.
     ChunkRow,
     /// A frame's bytes are not as they were written.
     ChunkDamaged,
+    /// Frames of a pack cannot be read now.
+    ChunkUnreadable,
     /// A blob's list, chunks or lengths.
     Blob,
     /// An entry's value.
@@ -72,11 +78,14 @@ impl FindingKind {
         match self {
             Self::Version => "version",
             Self::Database => "database",
+            Self::PacksAway => "packs-away",
             Self::PackLost => "pack-lost",
             Self::PackLength => "pack-length",
+            Self::PackUnreadable => "pack-unreadable",
             Self::PackIndex => "pack-index",
             Self::ChunkRow => "chunk-row",
             Self::ChunkDamaged => "chunk-damaged",
+            Self::ChunkUnreadable => "chunk-unreadable",
             Self::Blob => "blob",
             Self::Entry => "entry",
             Self::Reference => "reference",
@@ -86,7 +95,7 @@ impl FindingKind {
         }
     }
 
-    /// Whether anything is lost by it; the others cost room at most.
+    /// Whether anything cannot be served because of it; the others cost room at most.
     pub fn is_damage(self) -> bool {
         self != Self::Orphan
     }
@@ -120,6 +129,8 @@ pub struct CheckReport {
     pub chunks_read: u64,
     /// Put into quarantine now; those of before are among the findings too.
     pub chunks_quarantined: u64,
+    /// They were in quarantine and are good.
+    pub chunks_restored: u64,
     pub findings: Vec<Finding>,
 }
 
@@ -181,13 +192,23 @@ pub(crate) fn check(
     go_on: &mut dyn FnMut(&DataProgress) -> bool,
 ) -> Result<CheckReport, StoreError> {
     let mut found = Findings::default();
-    if let Some(options) = data {
-        let progress = data::read(inner, options, go_on)?;
-        found.report.bytes_read = progress.bytes_read;
-        found.report.chunks_read = progress.chunks_read;
-        found.report.chunks_quarantined = progress.chunks_damaged;
+    let here = match inner.presence.check() {
+        Ok(()) => true,
+        Err(error @ (StoreError::Away(_) | StoreError::Io { .. })) => {
+            packs::away(inner, &error, &mut found)?;
+            false
+        }
+        Err(error) => return Err(error),
+    };
+    if here {
+        let unread = match data {
+            Some(options) => read_data(inner, options, go_on, &mut found)?,
+            None => data::Unread::default(),
+        };
+        packs::check(inner, &mut found)?;
+        unreadable(inner, unread, &mut found)?;
+        found.report.chunks_restored += inner.quarantine.ward.look_again()?;
     }
-    packs::check(inner, &mut found)?;
     let suspects = std::mem::take(&mut found.suspects);
     let taken = inner.quarantine.ward.examine(&suspects, "check")?;
     found.report.chunks_quarantined += taken as u64;
@@ -196,6 +217,50 @@ pub(crate) fn check(
     entries::check(inner, explain, &mut found)?;
     segments::check(inner, &mut found)?;
     Ok(found.report)
+}
+
+fn read_data(
+    inner: &Inner,
+    options: &DataOptions,
+    go_on: &mut dyn FnMut(&DataProgress) -> bool,
+    found: &mut Findings,
+) -> Result<data::Unread, StoreError> {
+    let mut unread = data::Unread::default();
+    let progress = match data::read(inner, options, go_on, &mut unread) {
+        Ok(progress) => progress,
+        // It went meanwhile: what can be said without packs is said.
+        Err(StoreError::Away(_)) => DataProgress::default(),
+        Err(error) => return Err(error),
+    };
+    found.report.bytes_read = progress.bytes_read;
+    found.report.chunks_read = progress.chunks_read;
+    found.report.chunks_quarantined = progress.chunks_damaged;
+    Ok(unread)
+}
+
+/// What could not be read of packs that could be opened.
+fn unreadable(inner: &Inner, unread: data::Unread, found: &mut Findings) -> Result<(), StoreError> {
+    for (pack, unread) in unread.packs {
+        let row = inner
+            .db
+            .read(|connection| crate::db::chunks::pack(connection, pack))?;
+        let Some(row) = row else { continue };
+        let (key, kind) = (row.key(), FindingKind::PackUnreadable);
+        let mut findings = found.report.findings.iter();
+        if findings.any(|finding| finding.kind == kind && finding.subject == key) {
+            continue;
+        }
+        let detail = format!(
+            "{} frames cannot be read: {}; nothing is known to be lost",
+            unread.chunks.len(),
+            unread.error
+        );
+        let finding = found.add(FindingKind::ChunkUnreadable, key, detail);
+        for place in unread.chunks {
+            found.chunks.insert(place, finding);
+        }
+    }
+    Ok(())
 }
 
 /// Chunks in quarantine that no other finding accounts for.

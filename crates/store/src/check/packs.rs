@@ -25,6 +25,39 @@ pub(super) fn check(inner: &Inner, found: &mut Findings) -> Result<(), StoreErro
     orphans(inner, found)
 }
 
+/// Says that the packs' place is not there, and what cannot be served because of it.
+pub(super) fn away(
+    inner: &Inner,
+    error: &StoreError,
+    found: &mut Findings,
+) -> Result<(), StoreError> {
+    let detail = format!("{}; nothing is known to be lost", error.chain());
+    let finding = found.add(FindingKind::PacksAway, layout::PACKS, detail);
+    let mut after = 0;
+    while let Some(row) = inner
+        .db
+        .read(|connection| chunks::pack_after(connection, after))?
+    {
+        after = row.id;
+        found.report.packs += 1;
+        let frames = frames_of(inner, &row, found)?;
+        touched(inner, &row, &frames, |_| true, finding, found)?;
+    }
+    Ok(())
+}
+
+fn frames_of(
+    inner: &Inner,
+    row: &PackRow,
+    found: &mut Findings,
+) -> Result<Vec<Placed>, StoreError> {
+    let frames = inner
+        .db
+        .read(|connection| chunks::of_pack(connection, row.id, 0, i64::MAX))?;
+    found.report.chunks += frames.len() as u64;
+    Ok(frames)
+}
+
 /// A row as it is now: a pack may be collected, or grow, while it is looked at.
 fn again(inner: &Inner, row: &PackRow) -> Result<bool, StoreError> {
     let now = inner
@@ -34,11 +67,27 @@ fn again(inner: &Inner, row: &PackRow) -> Result<bool, StoreError> {
 }
 
 fn one(inner: &Inner, row: &PackRow, found: &mut Findings) -> Result<(), StoreError> {
+    let frames = frames_of(inner, row, found)?;
+    match looked_at(inner, row, &frames, found) {
+        Err(error @ (StoreError::Io { .. } | StoreError::Away(_))) if again(inner, row)? => {
+            let detail = format!(
+                "it cannot be read: {}; nothing is known to be lost",
+                error.chain()
+            );
+            let finding = found.add(FindingKind::PackUnreadable, row.key(), detail);
+            touched(inner, row, &frames, |_| true, finding, found)
+        }
+        looked_at => looked_at,
+    }
+}
+
+fn looked_at(
+    inner: &Inner,
+    row: &PackRow,
+    frames: &[Placed],
+    found: &mut Findings,
+) -> Result<(), StoreError> {
     let key = row.key();
-    let frames = inner
-        .db
-        .read(|connection| chunks::of_pack(connection, row.id, 0, i64::MAX))?;
-    found.report.chunks += frames.len() as u64;
     let Some(length) = inner.folder.length(&key)? else {
         let first = Place {
             pack: row.id,
@@ -53,10 +102,10 @@ fn one(inner: &Inner, row: &PackRow, found: &mut Findings) -> Result<(), StoreEr
             if row.durable_length > 0 && again(inner, row)? {
                 found.add(FindingKind::Orphan, &key, detail);
             }
-        } else if again(inner, row)? {
+        } else if again(inner, row)? && inner.presence.is_lost(row)? {
             let detail = format!("its file is not here; {} chunks lay in it", frames.len());
             let finding = found.add(FindingKind::PackLost, &key, detail);
-            suspect(inner, row, &frames, |_| true, finding, found)?;
+            suspect(inner, row, frames, |_| true, finding, found)?;
         }
         return Ok(());
     };
@@ -68,7 +117,7 @@ fn one(inner: &Inner, row: &PackRow, found: &mut Findings) -> Result<(), StoreEr
         let detail = format!("it has {length} bytes, and its row says {said}");
         let finding = found.add(FindingKind::PackLength, &key, detail);
         let outside = |placed: &Placed| end(placed) > length;
-        return suspect(inner, row, &frames, outside, finding, found);
+        return suspect(inner, row, frames, outside, finding, found);
     }
     let outside = frames
         .iter()
@@ -84,14 +133,14 @@ fn one(inner: &Inner, row: &PackRow, found: &mut Findings) -> Result<(), StoreEr
         );
         found.add(FindingKind::ChunkRow, &key, detail);
     }
-    index(inner, row, &frames, length, found)
+    index(inner, row, frames, length, found)
 }
 
 fn end(placed: &Placed) -> u64 {
     placed.offset + u64::from(placed.record.frame_length)
 }
 
-/// Remembers chunks that cannot be read, and why.
+/// Remembers chunks that are lost, and why.
 fn suspect(
     inner: &Inner,
     row: &PackRow,
@@ -100,15 +149,29 @@ fn suspect(
     finding: usize,
     found: &mut Findings,
 ) -> Result<(), StoreError> {
-    let domain = inner
-        .db
-        .read(|connection| chunks::pack_domain(connection, row.id))?;
     for placed in frames.iter().filter(|placed| lost(placed)) {
-        found.chunks.insert((domain, placed.record.id), finding);
         found.suspects.push(Place {
             pack: row.id,
             offset: placed.offset,
         });
+    }
+    touched(inner, row, frames, lost, finding, found)
+}
+
+/// Remembers chunks that cannot be read, and why.
+fn touched(
+    inner: &Inner,
+    row: &PackRow,
+    frames: &[Placed],
+    touched: impl Fn(&Placed) -> bool,
+    finding: usize,
+    found: &mut Findings,
+) -> Result<(), StoreError> {
+    let domain = inner
+        .db
+        .read(|connection| chunks::pack_domain(connection, row.id))?;
+    for placed in frames.iter().filter(|placed| touched(placed)) {
+        found.chunks.insert((domain, placed.record.id), finding);
     }
     Ok(())
 }
@@ -159,7 +222,16 @@ fn index(
 
 /// Files that no row names. A row comes before its file, so one without is nobody's.
 fn orphans(inner: &Inner, found: &mut Findings) -> Result<(), StoreError> {
-    for key in inner.folder.list(layout::PACKS)? {
+    let keys = match layout::packs(&inner.folder) {
+        Ok(keys) => keys,
+        Err(error @ StoreError::Io { .. }) => {
+            let detail = format!("it cannot be listed: {}", error.chain());
+            found.add(FindingKind::PackUnreadable, layout::PACKS, detail);
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    for key in keys {
         let known = match layout::parse_pack_key(&key) {
             Some((_, name)) => inner.db.read(|connection| {
                 let found = connection

@@ -23,7 +23,16 @@ pub(super) fn check(inner: &Inner, found: &mut Findings) -> Result<(), StoreErro
     let mut unread = false;
     // What the log still has now may be told by no segment that is listed.
     let before = inner.db.snapshot(told_before)?;
-    for key in inner.folder.list(layout::SEGMENTS)? {
+    let keys = match inner.folder.list(layout::SEGMENTS) {
+        Ok(keys) => keys,
+        Err(error @ StoreError::Io { .. }) => {
+            let detail = format!("it cannot be listed: {}", error.chain());
+            found.add(FindingKind::Segment, layout::SEGMENTS, detail);
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    for key in keys {
         if !key.ends_with(".seg") {
             // One that is being written has another name for a moment.
             if !key.ends_with(".tmp") {
@@ -31,8 +40,17 @@ pub(super) fn check(inner: &Inner, found: &mut Findings) -> Result<(), StoreErro
             }
             continue;
         }
-        let Some(bytes) = inner.folder.read(&key)? else {
-            continue;
+        let bytes = match inner.folder.read(&key) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => continue,
+            Err(error @ StoreError::Io { .. }) => {
+                unread = true;
+                found.report.segments += 1;
+                let detail = format!("it cannot be read: {}", error.chain());
+                found.add(FindingKind::Segment, key, detail);
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         found.report.segments += 1;
         match segment::decode(&bytes) {

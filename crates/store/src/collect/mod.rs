@@ -105,7 +105,7 @@ pub struct CollectionReport {
     /// Packs that hold nothing any more and wait for their readers' grace.
     pub packs_waiting: u64,
     pub bytes_waiting: u64,
-    /// Packs that cannot be rewritten, since a frame in them is damaged.
+    /// Packs that are neither rewritten nor deleted, since a frame in them is damaged or cannot be read.
     pub packs_damaged: u64,
     pub segments_written: u64,
     pub segments_deleted: u64,

@@ -3,6 +3,7 @@
 use super::{CollectionOptions, CollectionStep, Collector, Outcome};
 use crate::db::Durability;
 use crate::db::collection::packs::{self, PackUse};
+use crate::db::damage;
 use crate::failpoint::{Point, reach};
 use std::collections::HashSet;
 use std::time::Instant;
@@ -63,8 +64,10 @@ impl Collector<'_> {
         Ok(packs)
     }
 
-    /// Deletes the packs whose grace is over.
+    /// Deletes the packs whose grace is over. Where the packs' place is not there, a file that is not found says
+    /// nothing.
     pub(super) fn delete_packs(&mut self) -> Outcome<()> {
+        self.inner.presence.check()?;
         let mut due = Vec::new();
         (self.report.packs_waiting, self.report.bytes_waiting) = (0, 0);
         for pack in self.settled_packs()? {
@@ -91,32 +94,46 @@ impl Collector<'_> {
         Ok(())
     }
 
+    /// Whether nothing in a pack is needed: not what is valid, by the rows, which know better than the sums; and not
+    /// what is damaged, which may turn out to be good, now or when its disk can be read again.
+    fn is_needless(&mut self, pack: &PackUse) -> Outcome<bool> {
+        self.inner.quarantine.ward.look_again_in(pack.id)?;
+        let (valid, damaged) = self.inner.db.snapshot(|connection| {
+            Ok((
+                packs::holds_valid(connection, pack.id)?,
+                damage::is_needed_of(connection, pack.id)?,
+            ))
+        })?;
+        if damaged {
+            tracing::warn!(pack = %pack.key(), "kept: it has damaged frames that nobody has sent again");
+            self.report.packs_damaged += 1;
+        }
+        Ok(!valid && !damaged)
+    }
+
     fn delete_some(&mut self, due: &[PackUse]) -> Outcome<()> {
         let mut sure = Vec::with_capacity(due.len());
         for pack in due {
-            // Once nothing is valid in a sealed pack, nothing will be. The sums said so; the rows decide.
-            let held = self
-                .inner
-                .db
-                .snapshot(|connection| packs::holds_valid(connection, pack.id))?;
-            match held {
-                true => tracing::error!(pack = %pack.key(), "kept: its sums are wrong"),
-                false => sure.push(pack),
+            if pack.deleting || self.is_needless(pack)? {
+                sure.push(pack);
             }
         }
         self.step(CollectionStep::Delete)?;
         let ids: Vec<i64> = sure.iter().map(|pack| pack.id).collect();
-        let marked = ids.clone();
         // Synced: a power cut must not bring back rows that rely on a file that is gone.
-        self.inner.db.write(Durability::Synced, move |connection| {
-            marked
-                .iter()
-                .try_for_each(|id| packs::mark_deleting(connection, *id))
+        let marked = self.inner.db.write(Durability::Synced, move |connection| {
+            let mut marked = HashSet::new();
+            for id in ids {
+                if packs::mark_deleting(connection, id)? {
+                    marked.insert(id);
+                }
+            }
+            Ok(marked)
         })?;
         reach(Point::PacksCondemned)?;
-        self.inner
-            .layouts
-            .forget_packs(&ids.iter().copied().collect::<HashSet<i64>>());
+        self.inner.layouts.forget_packs(&marked);
+        // A chunk in it may have turned out to be good meanwhile.
+        sure.retain(|pack| marked.contains(&pack.id));
         for pack in sure {
             self.step(CollectionStep::DeleteFile)?;
             let began = Instant::now();

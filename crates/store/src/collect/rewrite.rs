@@ -28,8 +28,13 @@ struct Target {
 impl Collector<'_> {
     /// Empties packs of which too much is dead.
     pub(super) fn rewrite_packs(&mut self) -> Outcome<()> {
+        self.inner.presence.check()?;
         let mut poor = self.settled_packs()?;
         poor.retain(|pack| fate(pack, self.options) == Fate::Rewrite);
+        for pack in &poor {
+            // What is good after all is copied with the rest.
+            self.inner.quarantine.ward.look_again_in(pack.id)?;
+        }
         // One after the other of a domain, so that their copies lie together.
         poor.sort_by_key(|pack| (pack.domain.0, pack.id));
         let mut target = Target::default();
@@ -79,11 +84,13 @@ impl Collector<'_> {
                 .source
                 .read(&extents(pack.id, &frames), &mut buffer)
             {
-                let StoreError::Damaged(_) = error else {
+                let (StoreError::Damaged(_) | StoreError::Io { .. } | StoreError::Away(_)) = error
+                else {
                     return Err(error.into());
                 };
-                // What is damaged is not for the collector to decide on: all of it stays where it is.
-                tracing::error!(pack = %pack.key(), %error, "a pack cannot be rewritten");
+                // What is damaged, or cannot be read, is not for the collector to decide on: all of it stays where
+                // it is.
+                tracing::error!(pack = %pack.key(), error = error.chain(), "a pack cannot be rewritten");
                 self.report.packs_damaged += 1;
                 return Ok(());
             }

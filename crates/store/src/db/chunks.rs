@@ -83,6 +83,23 @@ pub(crate) fn locate_one(
         .optional()?)
 }
 
+/// Where a chunk lies, or lay before it was damaged: pack, offset and length of its frame.
+pub(crate) fn place(
+    connection: &Connection,
+    domain: DomainId,
+    id: ChunkId,
+) -> Result<Option<(i64, u64, u32)>, StoreError> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT pack, \"offset\", frame_length FROM chunks
+             WHERE domain = ? AND id = ? AND state IN (1, 3)",
+        )?
+        .query_row(params![domain.0, id.0], |row| {
+            Ok((row.get(0)?, unsigned(row, 1)?, length(row, 2)?))
+        })
+        .optional()?)
+}
+
 /// Which of `ids` are valid, and where.
 pub(crate) fn locate(
     connection: &Connection,
@@ -298,11 +315,23 @@ pub(crate) fn pack(connection: &Connection, id: i64) -> Result<Option<PackRow>, 
         .optional()?)
 }
 
-/// All packs in which a valid chunk lies, and those that are open.
+/// The newest packs that hold something.
+pub(crate) fn packs_newest(
+    connection: &Connection,
+    limit: usize,
+) -> Result<Vec<PackRow>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "{PACK_COLUMNS} WHERE durable_length > 0 AND state = 1 ORDER BY packs.id DESC LIMIT ?"
+    ))?;
+    let rows = statement.query_map([limit as i64], pack_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// All packs in which a valid chunk lies, or a damaged one, and those that are open.
 pub(crate) fn packs_in_use(connection: &Connection) -> Result<Vec<PackRow>, StoreError> {
     let mut statement = connection.prepare(&format!(
         "{PACK_COLUMNS} WHERE packs.sealed_length = 0
-             OR EXISTS (SELECT 1 FROM chunks WHERE pack = packs.id AND state = 1)"
+             OR EXISTS (SELECT 1 FROM chunks WHERE pack = packs.id AND state IN (1, 3))"
     ))?;
     let rows = statement.query_map([], pack_row)?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -5,7 +5,7 @@ use crate::StoreError;
 use crate::types::{BlobId, CacheId, DamagedChunk, DomainId};
 use firn_chunks::pack::Placed;
 use firn_chunks::{ChunkId, ChunkListView};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::collections::{BTreeSet, HashSet};
 
 /// Holds of an entry none of whose blobs is broken; for use after a `WHERE` on `entries`.
@@ -51,23 +51,116 @@ pub(crate) fn chunks_from(
     limit: usize,
 ) -> Result<Vec<ChunkAt>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT domain, id, \"offset\", frame_length, checksum FROM chunks
+        "SELECT domain, id, \"offset\", frame_length, checksum, pack FROM chunks
          WHERE pack = ? AND \"offset\" >= ? AND state = 1 ORDER BY \"offset\" LIMIT ?",
     )?;
     let values = params![from.pack, super::signed(from.offset), limit as i64];
-    let rows = statement.query_map(values, |row| {
-        Ok(ChunkAt {
-            domain: DomainId(row.get(0)?),
-            id: ChunkId(bytes32(row, 1)?),
-            place: Place {
-                pack: from.pack,
-                offset: unsigned(row, 2)?,
-            },
-            frame_length: row.get(3)?,
-            checksum: row.get::<_, i64>(4)? as u64,
-        })
-    })?;
+    let rows = statement.query_map(values, chunk_at)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// A row of domain, id, offset, frame length, checksum and pack.
+fn chunk_at(row: &Row<'_>) -> rusqlite::Result<ChunkAt> {
+    Ok(ChunkAt {
+        domain: DomainId(row.get(0)?),
+        id: ChunkId(bytes32(row, 1)?),
+        place: Place {
+            pack: row.get(5)?,
+            offset: unsigned(row, 2)?,
+        },
+        frame_length: row.get(3)?,
+        checksum: row.get::<_, i64>(4)? as u64,
+    })
+}
+
+/// Chunks in quarantine whose frames may be there, after one of them, in order.
+pub(crate) fn in_quarantine(
+    connection: &Connection,
+    after: Option<&(DomainId, ChunkId)>,
+    limit: usize,
+) -> Result<Vec<ChunkAt>, StoreError> {
+    let (domain, chunk): (i64, &[u8]) =
+        after.map_or((i64::MIN, &[]), |(domain, chunk)| (domain.0, &chunk.0));
+    let mut statement = connection.prepare_cached(
+        "SELECT chunks.domain, id, chunks.\"offset\", chunks.frame_length, chunks.checksum, chunks.pack
+         FROM damage JOIN chunks ON chunks.domain = damage.domain AND id = chunk
+         WHERE (damage.domain, chunk) > (?, ?) AND state = 3 ORDER BY damage.domain, chunk LIMIT ?",
+    )?;
+    let rows = statement.query_map(params![domain, chunk, limit as i64], chunk_at)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Those that lie in one pack, from an offset on, in order.
+pub(crate) fn in_quarantine_of(
+    connection: &Connection,
+    pack: i64,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<ChunkAt>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT domain, id, \"offset\", frame_length, checksum, pack FROM chunks
+         WHERE pack = ? AND \"offset\" >= ? AND state = 3 ORDER BY \"offset\" LIMIT ?",
+    )?;
+    let rows = statement.query_map(params![pack, super::signed(from), limit as i64], chunk_at)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Whether a blob that is here lists a chunk whose frame lies damaged in a pack.
+pub(crate) fn is_needed_of(connection: &Connection, pack: i64) -> Result<bool, StoreError> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT 1 FROM chunks JOIN broken_blobs
+                 ON broken_blobs.chunk = chunks.id AND broken_blobs.domain = chunks.domain
+             JOIN blobs ON blobs.id = blob WHERE chunks.pack = ? AND state = 3 LIMIT 1",
+        )?
+        .exists([pack])?)
+}
+
+/// A chunk in quarantine turned out to be good: it is valid again where it lies, and the blobs that it broke are
+/// whole. False if it is not in quarantine there any more, or its pack is being deleted. Who found it missing before
+/// learns of it by `condemnations`: they may have its frame at hand, which is not to be stored beside it.
+pub(crate) fn restore(connection: &Connection, chunk: &ChunkAt) -> Result<bool, StoreError> {
+    let changed = connection
+        .prepare_cached(
+            "UPDATE chunks SET state = 1 WHERE domain = ?1 AND id = ?2 AND state = 3 AND pack = ?3
+                 AND \"offset\" = ?4 AND EXISTS (SELECT 1 FROM packs WHERE packs.id = ?3 AND packs.state = 1)",
+        )?
+        .execute(params![
+            chunk.domain.0,
+            chunk.id.0,
+            chunk.place.pack,
+            super::signed(chunk.place.offset)
+        ])?;
+    if changed == 0 {
+        return Ok(false);
+    }
+    connection
+        .prepare_cached(
+            "UPDATE packs SET (chunks, raw_bytes, frame_bytes) =
+                 (SELECT packs.chunks + 1, packs.raw_bytes + c.raw_length, packs.frame_bytes + c.frame_length
+                  FROM chunks AS c WHERE c.domain = ? AND c.id = ?)
+             WHERE id = ?",
+        )?
+        .execute(params![chunk.domain.0, chunk.id.0, chunk.place.pack])?;
+    mend_broken(connection, chunk.domain, chunk.id)?;
+    connection
+        .prepare_cached("DELETE FROM damage WHERE domain = ? AND chunk = ?")?
+        .execute(params![chunk.domain.0, chunk.id.0])?;
+    super::chunks::condemn(connection)?;
+    Ok(true)
+}
+
+/// The blobs that a chunk broke have the frame again that they were made of.
+fn mend_broken(connection: &Connection, domain: DomainId, id: ChunkId) -> Result<(), StoreError> {
+    for statement in [
+        "UPDATE broken_blobs SET why = why & 2 WHERE domain = ? AND chunk = ?",
+        "DELETE FROM broken_blobs WHERE domain = ? AND chunk = ? AND why = 0",
+    ] {
+        connection
+            .prepare_cached(statement)?
+            .execute(params![domain.0, id.0])?;
+    }
+    Ok(())
 }
 
 /// The greatest id of a blob so far.
@@ -201,12 +294,7 @@ pub(crate) fn heal(
     let same = (checksum, length) == (placed.record.checksum, placed.record.frame_length);
     let values = params![domain.0, id.0];
     if same {
-        connection
-            .prepare_cached("UPDATE broken_blobs SET why = why & 2 WHERE domain = ? AND chunk = ?")?
-            .execute(values)?;
-        connection
-            .prepare_cached("DELETE FROM broken_blobs WHERE domain = ? AND chunk = ? AND why = 0")?
-            .execute(values)?;
+        mend_broken(connection, domain, id)?;
     } else {
         connection
             .prepare_cached("UPDATE broken_blobs SET why = 2 WHERE domain = ? AND chunk = ?")?

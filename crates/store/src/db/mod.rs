@@ -49,7 +49,7 @@ impl Database {
         folder.touch(layout::DATABASE)?;
         let path = folder.path(layout::DATABASE);
         let connection = open_for_writing(&path)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        use_write_ahead_log(&connection, &path)?;
         Ok(Self {
             writer: Writer::start(connection)?,
             readers: Readers::new(path),
@@ -89,6 +89,20 @@ impl Database {
     /// Ends the writer.
     pub(crate) fn stop(&self) {
         self.writer.stop();
+    }
+}
+
+/// SQLite says which journal it took. Without shared memory, as on many network file systems, it takes another than
+/// the one that readers beside a writer, and what is synced when, rely on.
+fn use_write_ahead_log(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let taken: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    match taken.eq_ignore_ascii_case("wal") {
+        true => Ok(()),
+        false => Err(StoreError::NoWriteAheadLog {
+            path: path.to_owned(),
+            taken,
+        }),
     }
 }
 
@@ -151,4 +165,23 @@ pub(crate) fn stats(connection: &Connection) -> Result<crate::types::Stats, Stor
         },
     )?;
     Ok(stats)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d14_a_database_without_a_write_ahead_log_is_refused() {
+        // One in memory has no log, as one on a file system that cannot share memory.
+        let connection = Connection::open_in_memory().unwrap();
+        let refused = use_write_ahead_log(&connection, Path::new("firn.db"));
+        let Err(StoreError::NoWriteAheadLog { taken, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(taken, "memory");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("firn.db");
+        use_write_ahead_log(&Connection::open(&path).unwrap(), &path).unwrap();
+    }
 }

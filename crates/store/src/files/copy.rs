@@ -42,13 +42,27 @@ impl Folder {
             self.rename(&temporary, key)?;
             return Ok(Some(Copied::Linked));
         }
-        let copied = match self.copy(from, key, wanted, &temporary) {
+        self.bring_over(from, key, wanted)
+            .map(|copied| copied.map(Copied::Written))
+    }
+
+    /// Brings a small file here that may have changed, whatever is here: in its place at once, so that there is one
+    /// at every moment. False if the other folder has none.
+    pub(crate) fn bring_anew(&self, from: &Self, key: &str) -> Result<bool, StoreError> {
+        self.make_parents(key)?;
+        self.delete(&format!("{key}.tmp"))?;
+        Ok(self.bring_over(from, key, u64::MAX)?.is_some())
+    }
+
+    fn bring_over(&self, from: &Self, key: &str, length: u64) -> Result<Option<u64>, StoreError> {
+        let temporary = format!("{key}.tmp");
+        let copied = match self.copy(from, key, length, &temporary) {
             Ok(copied) => copied,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::io(self.path(key), error)),
         };
         self.rename(&temporary, key)?;
-        Ok(Some(Copied::Written(copied)))
+        Ok(Some(copied))
     }
 
     fn copy(&self, from: &Self, key: &str, length: u64, to: &str) -> io::Result<u64> {
@@ -77,9 +91,7 @@ impl Folder {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
-            let kind = entry
-                .file_type()
-                .map_err(|error| self.error(&name, error))?;
+            let kind = self.kind(&entry, &name)?;
             if kind.is_file() {
                 keys.push(name);
             } else if kind.is_dir() && !folders.contains(&name.as_str()) {

@@ -13,6 +13,7 @@ use crate::db::chunks::{self, Appended};
 use crate::db::{Database, Durability, caches, lock, sessions};
 use crate::failpoint::{Point, reach};
 use crate::files::Folder;
+use crate::presence::Presence;
 use crate::quarantine::Suspects;
 use crate::types::{DomainId, Session};
 use crate::{StoreError, layout};
@@ -40,6 +41,7 @@ pub(crate) struct Packs {
 struct Shared {
     db: Arc<Database>,
     folder: Arc<Folder>,
+    presence: Arc<Presence>,
     bytes_target: u64,
     suspects: Suspects,
     new_total: AtomicU64,
@@ -81,6 +83,7 @@ impl Packs {
     pub(crate) fn new(
         db: Arc<Database>,
         folder: Arc<Folder>,
+        presence: Arc<Presence>,
         bytes_target: u64,
         suspects: Suspects,
     ) -> Self {
@@ -88,6 +91,7 @@ impl Packs {
             shared: Arc::new(Shared {
                 db,
                 folder,
+                presence,
                 bytes_target,
                 suspects,
                 new_total: AtomicU64::new(0),
@@ -365,6 +369,8 @@ impl DomainPacks {
     ) -> Result<Appended, StoreError> {
         if open.is_none() {
             let Shared { db, folder, .. } = &*self.shared;
+            // What is written where a disk is to be mounted vanishes when it is.
+            self.shared.presence.check()?;
             *open = Some(OpenPack::create(db, folder, self.domain, &self.name)?);
         }
         let Some(pack) = open.as_mut() else {

@@ -4,7 +4,8 @@ use crate::StoreError;
 use crate::db::collection::packs;
 use crate::db::{Database, chunks};
 use crate::files::{Folder, ReadFile};
-use crate::quarantine::Suspects;
+use crate::presence::Presence;
+use crate::quarantine::{Suspects, is_damage};
 use firn_chunks::frame;
 use quick_cache::sync::Cache;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub(crate) struct Extent {
 pub(crate) struct FrameSource {
     db: Arc<Database>,
     folder: Arc<Folder>,
+    presence: Arc<Presence>,
     files: Cache<i64, Arc<ReadFile>>,
     pub(crate) suspects: Suspects,
     /// Packs that were deleted, so that one who opened a pack before notices that it must not stay open.
@@ -33,10 +35,16 @@ pub(crate) struct FrameSource {
 }
 
 impl FrameSource {
-    pub(crate) fn new(db: Arc<Database>, folder: Arc<Folder>, suspects: Suspects) -> Self {
+    pub(crate) fn new(
+        db: Arc<Database>,
+        folder: Arc<Folder>,
+        presence: Arc<Presence>,
+        suspects: Suspects,
+    ) -> Self {
         Self {
             db,
             folder,
+            presence,
             files: Cache::new(FILES_MAX),
             suspects,
             deleted: AtomicU64::new(0),
@@ -46,7 +54,8 @@ impl FrameSource {
     /// The file of a pack. One that is open stays readable whatever becomes of its name.
     ///
     /// # Errors
-    /// [`StoreError::Collected`] if a collector took it.
+    /// [`StoreError::Collected`] if a collector took it, [`StoreError::Damaged`] if it is lost,
+    /// [`StoreError::Away`] if its place is not there.
     pub(crate) fn pack(&self, id: i64) -> Result<Arc<ReadFile>, StoreError> {
         if let Some(file) = self.files.get(&id) {
             return Ok(file);
@@ -63,10 +72,14 @@ impl FrameSource {
                 .read(|connection| packs::is_deleted(connection, id))?
             {
                 true => Err(StoreError::Collected(id)),
-                false => Err(StoreError::Damaged(format!(
-                    "pack {} is not here",
-                    row.key()
-                ))),
+                false => match self.presence.is_lost(&row)? {
+                    true => Err(StoreError::Damaged(format!(
+                        "pack {} is not here",
+                        row.key()
+                    ))),
+                    // It came back meanwhile.
+                    false => Err(StoreError::Away(self.folder.path(&row.key()))),
+                },
             };
         };
         let file = Arc::new(file);
@@ -86,10 +99,18 @@ impl FrameSource {
     /// As [`FrameSource::read_quietly`]; what is damaged goes to quarantine.
     pub(crate) fn read(&self, extents: &[Extent], buffer: &mut Vec<u8>) -> Result<(), StoreError> {
         let read = self.read_quietly(extents, buffer);
-        if read.is_err() {
+        if read.as_ref().is_err_and(is_damage) {
             self.suspects.tell_all(extents);
         }
         read
+    }
+
+    /// Opens packs anew when they are read the next time: another file may lie there by now, or the same again on a
+    /// disk that was away.
+    pub(crate) fn reopen(&self, packs: impl Iterator<Item = i64>) {
+        for pack in packs {
+            self.files.remove(&pack);
+        }
     }
 
     /// Reads frames back to back into `buffer` (its former content goes), neighbours in one piece.
@@ -104,6 +125,14 @@ impl FrameSource {
             buffer.resize(total, 0);
         }
         buffer.truncate(total);
+        let read = self.read_unforgetting(extents, buffer);
+        if read.is_err() {
+            self.reopen(extents.iter().map(|extent| extent.pack));
+        }
+        read
+    }
+
+    fn read_unforgetting(&self, extents: &[Extent], buffer: &mut [u8]) -> Result<(), StoreError> {
         let mut file = None;
         read_runs(extents, buffer, |pack, piece, offset| {
             if !matches!(&file, Some((open, _)) if *open == pack) {

@@ -1,9 +1,9 @@
 //! A blob's representation, block by block.
 
 use super::frames::{check, read_runs};
-use super::{Extent, GzipMaker, Layout, Layouts, PlacedFrame};
+use super::{Extent, FrameSource, GzipMaker, Layout, Layouts, PlacedFrame};
 use crate::files::ReadFile;
-use crate::quarantine::{Suspects, is_damage};
+use crate::quarantine::is_damage;
 use crate::types::{Representation, WouldBlock};
 use crate::{StoreError, codec};
 use bytes::{Bytes, BytesMut};
@@ -187,7 +187,7 @@ struct FrameReader {
     /// The frames of the block read last.
     block: Range<usize>,
     extents: Vec<Extent>,
-    suspects: Suspects,
+    source: Arc<FrameSource>,
     /// The last blocks: when a reader has let go of one, the next is read into the same memory.
     spares: Vec<Bytes>,
 }
@@ -216,7 +216,7 @@ impl FrameReader {
             block: 0..0,
             frames,
             extents: Vec::new(),
-            suspects: layouts.source.suspects.clone(),
+            source: layouts.source.clone(),
             spares: Vec::new(),
         })
     }
@@ -224,8 +224,12 @@ impl FrameReader {
     /// The next block of stored frames. With `unpacking`, what they hold is bounded too.
     fn next(&mut self, wait: bool, unpacking: bool) -> Result<Step, StoreError> {
         let step = self.try_next(wait, unpacking);
-        if step.as_ref().is_err_and(is_damage) {
-            self.suspects.tell_all(&self.extents);
+        if let Err(error) = &step {
+            let packs = self.extents.iter().map(|extent| extent.pack);
+            self.source.reopen(packs);
+            if is_damage(error) {
+                self.source.suspects.tell_all(&self.extents);
+            }
         }
         step
     }

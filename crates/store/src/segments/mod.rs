@@ -36,6 +36,7 @@ impl SegmentWriter {
         folder: Arc<Folder>,
         interval: Duration,
     ) -> Result<Self, StoreError> {
+        after_all_that_are_here(&db, &folder)?;
         let (stop, stopped) = bounded::<()>(0);
         let (thread_db, thread_folder) = (db.clone(), folder.clone());
         let writing = Arc::new(Mutex::new(()));
@@ -122,6 +123,30 @@ fn next_time(connection: &Connection) -> Result<i64, StoreError> {
         [],
         |row| row.get(0),
     )?)
+}
+
+/// A database that was made anew does not know the time of the last segment, which may be ahead of the clock: the next
+/// one must sort after it all the same.
+fn after_all_that_are_here(db: &Database, folder: &Folder) -> Result<(), StoreError> {
+    let segments = folder.list(layout::SEGMENTS)?;
+    let times = segments.iter().filter_map(|key| layout::segment_time(key));
+    let Some(last) = times.max() else {
+        return Ok(());
+    };
+    let known: i64 = db.read(|connection| {
+        let value = "SELECT value FROM meta WHERE name = 'segment_at'";
+        Ok(connection.query_row(value, [], |row| row.get(0))?)
+    })?;
+    if known >= last {
+        return Ok(());
+    }
+    db.write(Durability::Ordered, move |connection| {
+        connection.execute(
+            "UPDATE meta SET value = max(value, ?) WHERE name = 'segment_at'",
+            [last],
+        )?;
+        Ok(())
+    })
 }
 
 /// Records in the order of the log. What has gone again since then is left out.

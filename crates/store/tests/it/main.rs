@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
+mod absence;
+mod backup;
 mod check;
 mod collection;
 mod concurrency;

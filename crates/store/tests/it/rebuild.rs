@@ -222,3 +222,96 @@ pub(crate) fn copy_store(from: &Path, to: &Path) {
         std::fs::copy(path, target).unwrap();
     }
 }
+
+/// A cache was made and deleted while the clock was ahead; after it was set right, the store was rebuilt, and the
+/// cache made anew: another rebuild must not take the old deletion for the last word.
+#[test]
+fn d9_segments_after_a_rebuild_are_later_than_those_before() {
+    let fixture = Fixture::new();
+    let (options, day) = (options(fixture.dir.path()), 86_400_000_000_i64);
+    fixture.store.close().unwrap();
+    let Fixture { store, dir, .. } = fixture;
+    drop(store);
+    let database = rusqlite::Connection::open(dir.path().join("firn.db")).unwrap();
+    let ahead = "UPDATE meta SET value = value + ? WHERE name = 'segment_at'";
+    database.execute(ahead, [400 * day]).unwrap();
+    drop(database);
+    let store = Store::open(options.clone()).unwrap();
+    let made = store.cache_create("made", "public", b"").unwrap();
+    store.cache_delete(made.id).unwrap();
+    store.close().unwrap();
+    drop(store);
+
+    let (_, store) = rebuild(&options);
+    let made = store.cache_create("made", "public", b"").unwrap();
+    for index in 0..9 {
+        let new = publication(vec![entry(&format!("path{index}"), &[])]);
+        store.publish(None, made.id, new).unwrap();
+    }
+    store.close().unwrap();
+    drop(store);
+    let (_, store) = rebuild(&options);
+    for index in 0..9 {
+        let key = format!("path{index}");
+        assert!(store.cache("made").unwrap().is_some(), "the cache is gone");
+        assert!(get(&store, "made", &key).is_some(), "{key}");
+    }
+}
+
+/// After a power cut recovery gives the places of frames that were never synced to others, and a segment may still
+/// tell of the first.
+#[test]
+fn d12_a_rebuild_trusts_packs_over_segments() {
+    use firn_chunks::pack::{END_BYTES, read_trailer, trailer_length};
+    use firn_chunks::segment::{Record, encode};
+    for sealed in [true, false] {
+        let fixture = Fixture::with(|options| options.pack_bytes_target = 1);
+        let contents = [mixed(1, 3_000), mixed(2, 30_000)];
+        let blobs = contents.each_ref().map(|content| {
+            let blob = fixture.ingest(content).unwrap();
+            fixture.publish(&content.len().to_string(), &[blob.id]);
+            blob
+        });
+        fixture.store.close().unwrap();
+        let options = options(fixture.dir.path());
+        let Fixture { store, dir, .. } = fixture;
+        drop(store);
+        // The frame of the one and the pack of the other.
+        let frames = |path: &Path| {
+            let bytes = std::fs::read(path).unwrap();
+            let end = &bytes[bytes.len() - END_BYTES..];
+            let length = trailer_length(end).unwrap() as usize;
+            let frames = read_trailer(&bytes[bytes.len() - length..]).unwrap();
+            (frames, bytes.len() - length)
+        };
+        let mut all = packs(dir.path());
+        all.sort_by_key(|path| std::fs::metadata(path).unwrap().len());
+        let mut wrong = frames(&all[0]).0[0];
+        let other = all.last().unwrap();
+        let (held, end) = frames(other);
+        wrong.offset = held[0].offset;
+        if !sealed {
+            let file = std::fs::OpenOptions::new().write(true).open(other).unwrap();
+            file.set_len(end as u64).unwrap();
+        }
+        let record = Record::Pack {
+            domain: "public".to_owned(),
+            pack: other.file_stem().unwrap().to_str().unwrap().to_owned(),
+            sealed_length: 0,
+            frames: vec![wrong],
+        };
+        let later = dir
+            .path()
+            .join("segments/0fffffff00000000-0000000000000000.seg");
+        std::fs::write(later, encode("a test", 0, &[record])).unwrap();
+
+        let (report, store) = rebuild(&options);
+        assert_eq!((report.entries, report.entries_dropped), (2, 0));
+        let domain = store.cache("main").unwrap().unwrap().domain;
+        for (blob, content) in blobs.iter().zip(&contents) {
+            let blob = store.blob_by_list(domain, blob.list_id).unwrap().unwrap();
+            let read = read_all(&store, blob.id, Representation::Identity, None);
+            assert!(&read.unwrap() == content);
+        }
+    }
+}

@@ -139,7 +139,9 @@ pub(crate) fn frames(pieces: &[Vec<u8>], level: i32) -> (Vec<VerifiedFrame>, Chu
 
 /// All pack files of a store.
 pub(crate) fn packs(dir: &Path) -> Vec<PathBuf> {
-    files(&dir.join("packs"))
+    let mut found = files(&dir.join("packs"));
+    found.retain(|path| path.extension().is_some_and(|end| end == "pack"));
+    found
 }
 
 pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {

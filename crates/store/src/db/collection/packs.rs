@@ -74,8 +74,8 @@ pub(crate) fn note_empty(connection: &Connection, pack: i64) -> Result<(), Store
     Ok(())
 }
 
-/// Whether a chunk is valid in a pack, by its rows. In a sealed pack, once none is, none ever will be: a chunk
-/// that is sent again lies elsewhere.
+/// Whether a chunk is valid in a pack, by its rows. In a sealed pack in which none is, one may become so again only
+/// out of quarantine, until the pack is being deleted: a chunk that is sent again lies elsewhere.
 pub(crate) fn holds_valid(connection: &Connection, pack: i64) -> Result<bool, StoreError> {
     let found: Option<i64> = connection
         .prepare_cached("SELECT 1 FROM chunks WHERE pack = ? AND state = ? LIMIT 1")?
@@ -84,14 +84,15 @@ pub(crate) fn holds_valid(connection: &Connection, pack: i64) -> Result<bool, St
     Ok(found.is_some())
 }
 
-/// Says that a pack's file is about to be deleted.
-pub(crate) fn mark_deleting(connection: &Connection, pack: i64) -> Result<(), StoreError> {
-    connection
+/// Says that a pack's file is about to be deleted; false if something in it is valid again, or needed.
+pub(crate) fn mark_deleting(connection: &Connection, pack: i64) -> Result<bool, StoreError> {
+    let marked = connection
         .prepare_cached(
-            "UPDATE packs SET state = 2 WHERE id = ? AND chunks = 0 AND sealed_length > 0",
+            "UPDATE packs SET state = 2 WHERE id = ?1 AND sealed_length > 0 AND (state = 2 OR chunks = 0
+                 AND NOT EXISTS (SELECT 1 FROM chunks WHERE pack = ?1 AND chunks.state = ?2))",
         )?
-        .execute([pack])?;
-    Ok(())
+        .execute(params![pack, VALID])?;
+    Ok(marked > 0)
 }
 
 /// Whether a pack's file is deleted or about to be, or its row is gone too.
