@@ -46,7 +46,7 @@ pub(crate) struct App {
     uploads: Gate,
     /// Uploads, by their ids, that somebody works on: who waits for one has no place yet.
     pub(crate) turns: Gate,
-    /// Long answers that anybody may ask for are made one at a time.
+    /// Long answers that anybody may ask for are made one at a time, for strangers and for others.
     pub(crate) answers: Gate,
     /// Parts of Actions entries on their way to the disk.
     pub(crate) parts: Gate,
@@ -118,7 +118,7 @@ impl App {
             frame_workers: places(FRAME_WORKERS),
             uploads: places(config.limits.uploads_max),
             turns: gate(Budget::turns()),
-            answers: places(1),
+            answers: gate(Budget::answers()),
             parts: places(config.limits.uploads_max * PARTS_AN_UPLOAD),
             commits: places(config.limits.uploads_max),
             actions_rate: Rate::new(config.limits.actions_uploads_per_minute_max),

@@ -106,7 +106,14 @@ pub(super) async fn part(
 ) -> Result<Json<PartTaken>, Fault> {
     let session = session(&app, &headers, id).await?;
     let body = proposals(&app, &session, body).await?;
-    let take = move |app: &App| app.services.push.take_part(&session, &body.bytes);
+    // The whole body goes along: it is paid for until the work is done, whoever still listens.
+    let take = move |app: &App| {
+        let Gathered {
+            bytes,
+            place: _place,
+        } = body;
+        app.services.push.take_part(&session, &bytes)
+    };
     Ok(Json(work(&app, take).await?))
 }
 
@@ -120,7 +127,13 @@ pub(super) async fn blobs(
     let session = session(&app, &headers, id).await?;
     let parts = continuing.numbers()?;
     let body = proposals(&app, &session, body).await?;
-    let propose = move |app: &App| app.services.push.propose(&session, &parts, &body.bytes);
+    let propose = move |app: &App| {
+        let Gathered {
+            bytes,
+            place: _place,
+        } = body;
+        app.services.push.propose(&session, &parts, &bytes)
+    };
     let answers = work(&app, propose).await?;
     Ok(binary(answers))
 }
@@ -137,7 +150,13 @@ pub(super) async fn frames(
     let body = gathered(&app, body, (bytes_max, 1), &client).await?;
     let worker = app.frame_workers.enter(&client, 1).await;
     let _worker = worker.map_err(|Busy| ServiceError::Busy)?;
-    let frames = move |app: &App| app.services.push.frames(&session, &body.bytes);
+    let frames = move |app: &App| {
+        let Gathered {
+            bytes,
+            place: _place,
+        } = body;
+        app.services.push.frames(&session, &bytes)
+    };
     let accepted = work(&app, frames).await?;
     Ok(Json(accepted))
 }

@@ -12,7 +12,7 @@ mod tests;
 pub use taking::Taking;
 
 use crate::sync::lock;
-use state::State;
+use state::{State, Waiter};
 use std::future::Future as _;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -162,6 +162,17 @@ impl Budget {
         })
     }
 
+    /// An accountant of places for what anybody may ask for: strangers have one, and who was let in another.
+    pub fn answers() -> Self {
+        let share = Share { each: 1, all: 1 };
+        Self::new(Shares {
+            total: 2,
+            strangers: share,
+            known: share,
+            held: share,
+        })
+    }
+
     /// An accountant of turns: each client has one, whatever the others have.
     pub fn turns() -> Self {
         let share = Share {
@@ -212,10 +223,7 @@ impl Budget {
 
     fn grant(&self, state: &mut State, client: &Client, amount: u64) -> Result<(), Full> {
         let shares = &self.shares;
-        // Who waits for something else than a share of its own is not overtaken.
-        let waited_for = state.queue.iter().any(|waiter| {
-            !waiter.granted && state.has_share(shares, &waiter.client, waiter.amount)
-        });
+        let waited_for = state.is_waited_for(shares, client);
         let fits = state.has_share(shares, client, amount)
             && state.has_room(shares, client, amount)
             && state.held + amount <= shares.total;
@@ -266,11 +274,8 @@ impl Budget {
     /// Whether somebody waits for what this client holds.
     pub fn wanted_from(&self, client: &Client) -> bool {
         let state = lock(&self.state);
-        state.queue.iter().any(|waiter| {
-            !waiter.granted
-                && (waiter.client == *client
-                    || state.has_share(&self.shares, &waiter.client, waiter.amount))
-        })
+        let of_client = |waiter: &Waiter| !waiter.granted && waiter.client == *client;
+        state.queue.iter().any(of_client) || state.is_waited_for(&self.shares, client)
     }
 
     /// How much is held, for all.

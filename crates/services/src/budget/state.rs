@@ -33,6 +33,17 @@ impl State {
         self.of_class[class as usize] + amount <= shares.of(class).all
     }
 
+    /// Whether somebody waits for what this client may have: for its class's part, or for what all have. Who lacks only
+    /// something of its own, or of a class of its own, is passed.
+    pub(super) fn is_waited_for(&self, shares: &Shares, client: &Client) -> bool {
+        self.queue.iter().any(|waiter| {
+            let (other, amount) = (&waiter.client, waiter.amount);
+            !waiter.granted
+                && self.has_share(shares, other, amount)
+                && (other.class() == client.class() || self.has_room(shares, other, amount))
+        })
+    }
+
     pub(super) fn give(&mut self, client: &Client, amount: u64) {
         self.held += amount;
         self.of_class[client.class() as usize] += amount;

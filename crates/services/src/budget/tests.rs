@@ -88,3 +88,24 @@ fn turns_are_each_clients_own() {
     drop(first);
     turns.try_take(&a, 1).unwrap();
 }
+
+#[test]
+fn s8_strangers_who_wait_for_what_strangers_have_hold_up_nobody_who_was_let_in() {
+    let budget = budget();
+    let strangers: Vec<_> = (0..3)
+        .map(|last| budget.try_take(&stranger(last), 10).unwrap())
+        .collect();
+    let known = Client::known("a");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| budget.take_within(&stranger(9), 10, Duration::from_secs(20)));
+        while !budget.wanted_from(&stranger(0)) {
+            std::thread::yield_now();
+        }
+        assert!(!budget.wanted_from(&known));
+        drop(budget.take_within(&known, 60, SOON).unwrap());
+        // A stranger does not overtake another.
+        assert!(budget.try_take(&stranger(8), 1).is_err());
+        drop(strangers);
+        assert_eq!(waiting.join().unwrap().unwrap().amount(), 10);
+    });
+}

@@ -154,10 +154,10 @@ impl Registry {
                     pay(&mut lease, TAG_COST + 2 * tag.key.len() as u64)?;
                     wanted.push((tag, key));
                 } else if asked.count.is_none() {
-                    return Err(ServiceError::TooMany {
-                        what: "images in this cache: ask for pages of them, with a client of this version",
-                        limit: IMAGES_MAX,
-                    });
+                    return Err(ServiceError::BadRequest(format!(
+                        "the cache has more than {IMAGES_MAX} images: ask for pages of them, with `n` and `last`; \
+                         clients since this version do"
+                    )));
                 }
             }
         }
