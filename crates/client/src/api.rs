@@ -27,6 +27,8 @@ use std::io::{BufRead as _, BufReader};
 use ureq::http::Method;
 
 const JSON: &str = "application/json";
+/// Images in one answer.
+const IMAGES_PAGE: usize = 10_000;
 const BINARY: &str = "application/octet-stream";
 
 /// How often a list that goes in parts is begun before its failure is final.
@@ -221,11 +223,29 @@ impl Server {
 
     /// The images of a cache, or one of them (`NAME:TAG`) with its layers.
     pub fn images(&self, cache: &str, image: Option<&str>) -> Result<Vec<ImageView>> {
-        let mut path = format!("api/v1/images?cache={}", encode_query(cache));
+        let cache = encode_query(cache);
         if let Some(image) = image {
-            path.push_str(&format!("&image={}", encode_query(image)));
+            let image = encode_query(image);
+            return self.get(&format!("api/v1/images?cache={cache}&image={image}"));
         }
-        self.get(&path)
+        let mut all: Vec<ImageView> = Vec::new();
+        loop {
+            let mut path = format!("api/v1/images?cache={cache}&n={IMAGES_PAGE}");
+            if let Some(last) = all.last() {
+                let last = encode_query(&format!("{}:{}", last.name, last.tag));
+                path.push_str(&format!("&last={last}"));
+            }
+            let page: Vec<ImageView> = self.get(&path)?;
+            // A server before this one knows no pages, and gives all each time.
+            if all.first().is_some_and(|first| page.first() == Some(first)) {
+                return Ok(all);
+            }
+            let more = page.len() == IMAGES_PAGE;
+            all.extend(page);
+            if !more {
+                return Ok(all);
+            }
+        }
     }
 
     /// Checks the store; `told` hears of (bytes done, bytes in all).

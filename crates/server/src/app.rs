@@ -3,7 +3,7 @@
 use crate::actions::rate::Rate;
 use crate::body::Body;
 use crate::config::Config;
-use crate::gate::{Busy, Gate, Place};
+use crate::gate::{Busy, Gate};
 use crate::keeper::Keeper;
 use crate::metrics::{Door, Metrics};
 use crate::upload::{BodyReader, Pace};
@@ -11,6 +11,7 @@ use crate::{actions, api, nix, operations, registry, upload};
 use bytes::Bytes;
 use firn_formats::actions::github::is_rest_path;
 use firn_services::Services;
+use firn_services::budget::{Budget, Client, Lease};
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -19,14 +20,8 @@ use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
-/// Memory for bodies of frames that are in flight, in KiB: with what they decode to it bounds
-/// the server's memory, whatever the number of clients.
-const FRAME_BODIES_KIB: usize = 32 << 10;
-/// Memory for other bodies that are gathered, in KiB.
-const DOCUMENT_BODIES_KIB: usize = 64 << 10;
 /// Frame bodies worked on at a time. One of each session is decoded, which takes some 4 MiB; the others
 /// wait for it or for the disk.
 const FRAME_WORKERS: usize = 8;
@@ -36,16 +31,23 @@ const PARTS_AN_UPLOAD: usize = 4;
 /// When to come again if there was no place, in seconds.
 const COME_AGAIN_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
+/// The turn and the place of an upload that is worked on.
+pub(crate) type Places = (Option<Lease>, Lease);
+
 /// The server's state.
 pub(crate) struct App {
     pub(crate) services: Services,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
     pub(crate) keeper: Keeper,
-    pub(crate) frame_bodies: Gate,
-    pub(crate) document_bodies: Gate,
-    pub(crate) frame_workers: Semaphore,
+    /// Memory of the services' accountant.
+    pub(crate) memory: Gate,
+    pub(crate) frame_workers: Gate,
     uploads: Gate,
+    /// Uploads, by their ids, that somebody works on: who waits for one has no place yet.
+    pub(crate) turns: Gate,
+    /// Long answers that anybody may ask for are made one at a time, for strangers and for others.
+    pub(crate) answers: Gate,
     /// Parts of Actions entries on their way to the disk.
     pub(crate) parts: Gate,
     /// Actions entries being made of their parts.
@@ -106,17 +108,19 @@ pub(crate) async fn blocking<T: Send + 'static>(
 impl App {
     pub(crate) fn new(services: Services, config: Config, url: String) -> Self {
         let patience = Duration::from_secs(config.limits.place_seconds_max);
-        let gate = |places| Gate::new(places, patience);
+        let gate = |budget| Gate::new(budget, patience);
+        let places = |count| gate(Budget::places(count));
         Self {
+            memory: gate(services.budget.clone()),
             services,
             metrics: Metrics::new(),
             keeper: Keeper::new(),
-            frame_bodies: gate(FRAME_BODIES_KIB),
-            document_bodies: gate(DOCUMENT_BODIES_KIB),
-            frame_workers: Semaphore::new(FRAME_WORKERS),
-            uploads: gate(config.limits.uploads_max),
-            parts: gate(config.limits.uploads_max * PARTS_AN_UPLOAD),
-            commits: gate(config.limits.uploads_max),
+            frame_workers: places(FRAME_WORKERS),
+            uploads: places(config.limits.uploads_max),
+            turns: gate(Budget::turns()),
+            answers: gate(Budget::answers()),
+            parts: places(config.limits.uploads_max * PARTS_AN_UPLOAD),
+            commits: places(config.limits.uploads_max),
             actions_rate: Rate::new(config.limits.actions_uploads_per_minute_max),
             oidc_keys: api::OidcKeys::default(),
             config,
@@ -144,12 +148,28 @@ impl App {
         Pace::new(&self.config.limits, self.metrics.received().clone())
     }
 
-    /// A body for a blocking reader, once enough of it came and there is a place for the work.
-    pub(crate) async fn upload(&self, body: Incoming) -> Result<(BodyReader, Place), Busy> {
-        let mut reader = upload::reader(body, self.pace(), self.uploads.clone());
+    /// A body for a blocking reader, once enough of it came, the upload named by `turn` is nobody else's, and there
+    /// is a place for the work.
+    pub(crate) async fn upload(
+        &self,
+        body: Incoming,
+        client: &Client,
+        turn: Option<&str>,
+    ) -> Result<(BodyReader, Places), Busy> {
+        let mut gates = vec![
+            (self.uploads.clone(), client.clone()),
+            (self.memory.clone(), client.clone()),
+        ];
+        let turn = turn.map(Client::known);
+        gates.extend(turn.iter().map(|turn| (self.turns.clone(), turn.clone())));
+        let mut reader = upload::reader(body, self.pace(), gates);
         reader.begun().await;
-        let place = self.uploads.enter(1).await?;
-        Ok((reader, place))
+        let turn = match turn {
+            Some(turn) => Some(self.turns.enter(&turn, 1).await?),
+            None => None,
+        };
+        let place = self.uploads.enter(client, 1).await?;
+        Ok((reader, (turn, place)))
     }
 }
 

@@ -1,8 +1,10 @@
 //! Response bodies. A fault in mid-stream is an error of the body, on which hyper breaks the
 //! connection off: what was promised by Content-Length never ends cleanly short of it (rule 9).
 
+use crate::idle::UnderWay;
 use bytes::Bytes;
 use firn_services::ServiceError;
+use firn_services::budget::Lease;
 use firn_store::{BlobReader, StoreError, WouldBlock};
 use http_body::{Frame, SizeHint};
 use prometheus_client::metrics::counter::Counter;
@@ -91,6 +93,52 @@ impl http_body::Body for Body {
             },
             Self::Axum(body) => body.size_hint(),
         }
+    }
+}
+
+/// Bytes of an answer, paid for as long as they are held: a client may take its time.
+pub(crate) fn leased(bytes: Bytes, lease: Lease) -> Bytes {
+    struct Leased(Bytes, #[allow(dead_code)] Lease);
+    impl AsRef<[u8]> for Leased {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    Bytes::from_owner(Leased(bytes, lease))
+}
+
+/// A body that says when it is over, or given up.
+pub(crate) struct Watched {
+    body: Body,
+    _under_way: UnderWay,
+}
+
+impl Watched {
+    pub(crate) fn new(body: Body, under_way: UnderWay) -> Self {
+        Self {
+            body,
+            _under_way: under_way,
+        }
+    }
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

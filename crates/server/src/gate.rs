@@ -1,70 +1,37 @@
-//! Places for work that costs memory. Who waits for one is counted, so that those inside know it: a slow
+//! Waiting for what work costs, memory or a place. Who waits is counted, so that those inside know it: a slow
 //! client keeps its place only as long as nobody else wants it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use firn_services::budget::{Budget, Client, Lease};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A number of places.
+/// An accountant, and how long a request waits for it.
 #[derive(Clone)]
 pub(crate) struct Gate {
-    places: Arc<Semaphore>,
-    waiting: Arc<AtomicUsize>,
-    total: usize,
+    budget: Budget,
     patience: Duration,
 }
 
-/// One or more places, given back when dropped.
-pub(crate) struct Place(#[allow(dead_code)] OwnedSemaphorePermit);
-
-/// No place became free in time.
+/// No room came in time.
 #[derive(Debug)]
 pub(crate) struct Busy;
 
-/// Counts one who waits for as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Gate {
-    pub(crate) fn new(total: usize, patience: Duration) -> Self {
-        Self {
-            places: Arc::new(Semaphore::new(total)),
-            waiting: Arc::default(),
-            total,
-            patience,
-        }
+    pub(crate) fn new(budget: Budget, patience: Duration) -> Self {
+        Self { budget, patience }
     }
 
-    /// Waits for `count` places, or for all there are if that is less.
-    pub(crate) async fn enter(&self, count: usize) -> Result<Place, Busy> {
-        let count = u32::try_from(count.min(self.total)).unwrap_or(u32::MAX);
-        if let Ok(permit) = self.places.clone().try_acquire_many_owned(count) {
-            return Ok(Place(permit));
-        }
-        let _waiting = Waiting::new(&self.waiting);
-        let permit = self.places.clone().acquire_many_owned(count);
-        match tokio::time::timeout(self.patience, permit).await {
-            Ok(Ok(permit)) => Ok(Place(permit)),
+    /// Waits for so much, or for all that the client may have if that is less.
+    pub(crate) async fn enter(&self, client: &Client, amount: u64) -> Result<Lease, Busy> {
+        let taking = self.budget.take(client, amount);
+        match tokio::time::timeout(self.patience, taking).await {
+            Ok(Ok(lease)) => Ok(lease),
             Ok(Err(_)) | Err(_) => Err(Busy),
         }
     }
 
-    /// Whether somebody waits.
-    pub(crate) fn wanted(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+    /// Whether somebody waits for what this client has.
+    pub(crate) fn wanted_from(&self, client: &Client) -> bool {
+        self.budget.wanted_from(client)
     }
 }
 
@@ -74,21 +41,20 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_counted_and_told_to_come_again() {
-        let gate = Gate::new(2, Duration::from_millis(20));
-        let first = gate.enter(2).await.unwrap();
-        assert!(!gate.wanted());
-        let other = gate.clone();
-        let waiting = tokio::spawn(async move { other.enter(1).await.is_err() });
-        while !gate.wanted() {
+        let gate = Gate::new(Budget::places(2), Duration::from_millis(20));
+        let (one, other) = (Client::known("one"), Client::known("other"));
+        let held = gate.enter(&one, 2).await.unwrap();
+        assert!(!gate.wanted_from(&one));
+        let waiting = tokio::spawn({
+            let (gate, other) = (gate.clone(), other.clone());
+            async move { gate.enter(&other, 1).await.is_err() }
+        });
+        while !gate.wanted_from(&one) {
             tokio::task::yield_now().await;
         }
         assert!(waiting.await.unwrap());
-        assert!(!gate.wanted());
-        drop(first);
-        // More than there is means all of it.
-        let all = gate.enter(99).await.unwrap();
-        assert!(gate.enter(1).await.is_err());
-        drop(all);
-        gate.enter(1).await.unwrap();
+        assert!(!gate.wanted_from(&one));
+        drop(held);
+        gate.enter(&other, 1).await.unwrap();
     }
 }

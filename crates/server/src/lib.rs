@@ -11,6 +11,7 @@ mod body;
 mod check;
 pub mod config;
 mod gate;
+mod idle;
 mod keeper;
 pub mod limits;
 mod listen;

@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Most connections of one address. Behind a proxy all come from one.
+    /// Most connections of one address, or of one network of IPv6 (/64). Behind a proxy all come from one.
     pub connections_per_address_max: usize,
     /// Time for a request's head, and for a connection between two requests, in seconds.
     pub head_seconds_max: u64,
@@ -33,7 +33,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_per_address_max: 1024,
+            connections_per_address_max: 512,
             head_seconds_max: 30,
             silence_seconds_max: 60,
             rate_bytes_min: 1024,

@@ -1,21 +1,23 @@
 //! Connections: accepted, given limits, drained at the end.
 
+use crate::auth::Peer;
+use crate::body::{Body, Watched};
+use crate::idle::Activity;
 use crate::limits::Limits;
 use crate::stream::PacedStream;
-use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 /// A connection whose peer acknowledges nothing for this long is dead, in milliseconds.
 const UNACKNOWLEDGED_MS_MAX: u32 = 120_000;
@@ -54,6 +56,17 @@ fn prepare(stream: &TcpStream) {
     }
 }
 
+/// By what an address is counted: a site has a network of IPv6, not an address.
+fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) & (u128::MAX << 64);
+            IpAddr::V6(Ipv6Addr::from(network))
+        }
+        address => address,
+    }
+}
+
 /// How many connections each address has.
 #[derive(Clone, Default)]
 struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
@@ -88,7 +101,7 @@ impl Drop for Counted {
 }
 
 /// Accepts until told to stop, then lets requests under way end for at most `drain`.
-pub(crate) async fn serve<H, F, B>(
+pub(crate) async fn serve<H, F>(
     listener: TcpListener,
     handle: H,
     connections_max: usize,
@@ -97,13 +110,17 @@ pub(crate) async fn serve<H, F, B>(
     mut stop: oneshot::Receiver<()>,
 ) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: std::error::Error + Send + Sync + 'static,
+    F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
-    let builder = Arc::new(builder(&limits));
+    let builder = builder(&limits);
     let addresses = Addresses::default();
-    let graceful = GracefulShutdown::new();
+    let (stopping, stopped) = watch::channel(false);
+    let context = Context {
+        builder,
+        handle,
+        idle_max: limits.head(),
+        stopped,
+    };
     let connections = Arc::new(Semaphore::new(connections_max));
     loop {
         let permit = tokio::select! {
@@ -123,28 +140,88 @@ pub(crate) async fn serve<H, F, B>(
             }
         };
         let max = limits.connections_per_address_max;
-        let Some(counted) = addresses.count(peer.ip().to_canonical(), max) else {
+        let address = counted_as(peer.ip());
+        let Some(counted) = addresses.count(address, max) else {
             tracing::warn!(address = %peer.ip(), max, "an address has all connections it may have");
             continue;
         };
         prepare(&stream);
         let stream = TokioIo::new(PacedStream::new(stream, &limits));
-        let connection = builder
-            .serve_connection(stream, service_fn(handle.clone()))
-            .into_owned();
-        let watched = graceful.watch(connection);
+        let serving = context.clone().serve(stream, Peer(address));
         tokio::spawn(async move {
             let _held = (permit, counted);
-            if let Err(error) = watched.await {
-                tracing::debug!(error, "a connection ended");
-            }
+            serving.await;
         });
     }
-    drop(listener);
-    if tokio::time::timeout(drain, graceful.shutdown())
+    drop((listener, context));
+    // No receiver left means that no connection is.
+    let _ = stopping.send(true);
+    if tokio::time::timeout(drain, stopping.closed())
         .await
         .is_err()
     {
         tracing::warn!("requests were still under way when the time to drain was over");
+    }
+}
+
+/// What every connection is served with.
+#[derive(Clone)]
+struct Context<H> {
+    builder: auto::Builder<TokioExecutor>,
+    handle: H,
+    idle_max: Duration,
+    stopped: watch::Receiver<bool>,
+}
+
+impl<H, F> Context<H>
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+{
+    /// Serves one connection. One that has asked for nothing for a while, or when the server stops, is told that no
+    /// more is taken, and ends when what is under way has ended.
+    async fn serve(mut self, stream: TokioIo<PacedStream<TcpStream>>, peer: Peer) {
+        let activity = Activity::new();
+        let (handle, requests) = (self.handle, activity.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let under_way = requests.begin();
+            request.extensions_mut().insert(peer);
+            let answer = handle(request);
+            async move {
+                let response = answer.await?;
+                Ok::<_, Infallible>(response.map(|body| Watched::new(body, under_way)))
+            }
+        });
+        let mut connection = pin!(self.builder.serve_connection(stream, service));
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => Some(outcome),
+            () = activity.idle_for(self.idle_max) => None,
+            _ = self.stopped.changed() => None,
+        };
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(error, "a connection ended");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s10_addresses_of_ipv6_are_counted_by_their_network() {
+        let network = counted_as("2001:db8:1:2:3:4:5:6".parse().unwrap());
+        assert_eq!(counted_as("2001:db8:1:2:9::1".parse().unwrap()), network);
+        assert_ne!(counted_as("2001:db8:1:3::1".parse().unwrap()), network);
+        let four: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!(counted_as("::ffff:192.0.2.1".parse().unwrap()), four);
+        assert_ne!(counted_as("192.0.2.2".parse().unwrap()), four);
     }
 }

@@ -3,7 +3,7 @@
 //! Its paths are taken apart by hand: what a narinfo costs decides how long a big closure takes.
 
 use crate::app::{App, WorkerFailed, bare, blocking, respond, status, text};
-use crate::auth::identify;
+use crate::auth::{client, identify, peer};
 use crate::body::{BlobBody, Body, BodyError, MadeBody};
 use crate::gate::Busy;
 use crate::metrics::Door;
@@ -13,6 +13,7 @@ use firn_formats::admin::Right;
 use firn_formats::http::{self as headers, Ranged};
 use firn_formats::nix::CacheInfo;
 use firn_formats::nix::store_path::STORE_DIR;
+use firn_services::budget::Client;
 use firn_services::document::{Content, Document};
 use firn_services::nix_cache::{ExtraKind, HashText, NarForm, NarSource, Uploaded, hash_text};
 use firn_services::{Cache, Identity, Refusal, ServiceError};
@@ -20,7 +21,7 @@ use http::header::{
     ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue,
     RANGE, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -198,7 +199,7 @@ pub(crate) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
                 Ok(cache) => cache,
                 Err(refusal) => return refused(refusal, true),
             };
-            get(app, cache, &target, request.headers(), pushing).await
+            get(app, cache, &target, &request, &who, pushing).await
         }
         Method::PUT => match app.services.access.authorize(&who, name, Right::Push) {
             Ok(cache) => put(app, cache, &target, request).await,
@@ -212,7 +213,8 @@ async fn get(
     app: Arc<App>,
     cache: Arc<Cache>,
     target: &Target<'_>,
-    headers: &HeaderMap,
+    request: &Request<Incoming>,
+    who: &Identity,
     pushing: bool,
 ) -> Response<Body> {
     match target {
@@ -235,7 +237,8 @@ async fn get(
         }
         Target::Nar(file) => {
             let file = (*file).to_owned();
-            let range = headers
+            let range = request
+                .headers()
                 .get(RANGE)
                 .and_then(|value| value.to_str().ok())
                 .map(str::to_owned);
@@ -244,7 +247,8 @@ async fn get(
         Target::Extra(kind, file) => {
             let kind = *kind;
             let file = (*file).to_owned();
-            answered(blocking(move || extra(&app, &cache, kind, &file)).await)
+            let client = client(who, peer(request.extensions()));
+            extra(app, cache, kind, file, &client).await
         }
     }
 }
@@ -349,8 +353,39 @@ pub(crate) fn bytes_response(
     response
 }
 
-fn extra(app: &App, cache: &Cache, kind: ExtraKind, file: &str) -> Outcome {
-    let Some(document) = app.services.nix_cache.extra(cache, kind, file)? else {
+/// A document beside a narinfo. A listing that nobody pushed is made, one at a time: anybody may ask for it, and it
+/// costs as much as the NAR.
+async fn extra(
+    app: Arc<App>,
+    cache: Arc<Cache>,
+    kind: ExtraKind,
+    file: String,
+    client: &Client,
+) -> Response<Body> {
+    let looking = (app.clone(), cache.clone(), file.clone());
+    let found = blocking(move || {
+        let (app, cache, file) = looking;
+        app.services.nix_cache.extra(&cache, kind, &file)
+    });
+    let found = match found.await {
+        Ok(Ok(None)) if kind == ExtraKind::Listing => {
+            let Ok(place) = app.answers.enter(client, 1).await else {
+                return failed(&ServiceError::Busy);
+            };
+            let making = (app.clone(), cache, file);
+            blocking(move || {
+                let (_place, (app, cache, file)) = (place, making);
+                app.services.nix_cache.made_listing(&cache, &file)
+            })
+            .await
+        }
+        found => found,
+    };
+    answered(found.map(|found| document(&app, kind, found?)))
+}
+
+fn document(app: &App, kind: ExtraKind, found: Option<Document>) -> Outcome {
+    let Some(document) = found else {
         return Ok(not_found());
     };
     let media_type = HeaderValue::from_static(kind.media_type());
@@ -384,7 +419,8 @@ async fn put(
     if matches!(target, Target::CacheInfo | Target::PublicKey) {
         return text(StatusCode::FORBIDDEN, "this file is the server's own");
     }
-    let (mut body, _place) = match app.upload(request.into_body()).await {
+    let client = Client::known(cache.name());
+    let (mut body, _place) = match app.upload(request.into_body(), &client, None).await {
         Ok(begun) => begun,
         Err(Busy) => return failed(&ServiceError::Busy),
     };

@@ -1,9 +1,10 @@
 //! Request bodies: brought to blocking threads as a reader, or gathered under a limit. A client
 //! must keep a minimum rate, but may take as long as it needs.
 
-use crate::gate::{Busy, Gate, Place};
+use crate::gate::{Busy, Gate};
 use crate::limits::Limits;
 use bytes::{Buf as _, Bytes, BytesMut};
+use firn_services::budget::{Client, Lease};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use prometheus_client::metrics::counter::Counter;
@@ -23,6 +24,9 @@ const FIRST_BYTES: u64 = 64 << 10;
 const PIECES_AHEAD: usize = 8;
 /// What is still read of a refused body, so that its sender sees the answer, in bytes.
 const DISCARD_BYTES_MAX: u64 = 64 << 20;
+
+/// What a body of JSON costs, for each of its bytes: itself, and what it is parsed to.
+pub(crate) const PARSED_COST: usize = 3;
 
 /// A request's body, whoever parsed the request.
 pub(crate) trait RequestBody:
@@ -65,8 +69,8 @@ impl Pace {
 struct Paced<B> {
     body: B,
     pace: Pace,
-    /// Where it has a place, if it needs one.
-    gate: Option<Gate>,
+    /// What it holds, and for whom.
+    held: Vec<(Gate, Client)>,
     silent: Duration,
     /// In the present window.
     waited: Duration,
@@ -75,11 +79,11 @@ struct Paced<B> {
 }
 
 impl<B: RequestBody> Paced<B> {
-    fn new(body: B, pace: Pace, gate: Option<Gate>) -> Self {
+    fn new(body: B, pace: Pace, held: Vec<(Gate, Client)>) -> Self {
         Self {
             body,
             pace,
-            gate,
+            held,
             silent: Duration::ZERO,
             waited: Duration::ZERO,
             came: 0,
@@ -119,8 +123,10 @@ impl<B: RequestBody> Paced<B> {
         let below =
             |rate: u64| (self.came as u128) < u128::from(rate) * self.waited.as_millis() / 1000;
         let contended = self.waited >= CONTENDED_FOR.min(self.pace.window)
-            && self.came_in_all >= FIRST_BYTES
-            && self.gate.as_ref().is_some_and(Gate::wanted);
+            && self.held.iter().any(|(gate, client)| {
+                (self.came_in_all >= FIRST_BYTES || client.is_stranger())
+                    && gate.wanted_from(client)
+            });
         let over = self.waited >= self.pace.window;
         let slow = self.silent >= self.pace.silence_max
             || (over && below(self.pace.rate_min))
@@ -163,19 +169,20 @@ impl Read for BodyReader {
     }
 }
 
-/// Hands a body to a blocking reader while it comes in; the reader works in a place of `gate`.
-pub(crate) fn reader<B: RequestBody>(body: B, pace: Pace, gate: Gate) -> BodyReader {
+/// Hands a body to a blocking reader while it comes in; the reader works with what is `held`.
+pub(crate) fn reader<B: RequestBody>(body: B, pace: Pace, held: Vec<(Gate, Client)>) -> BodyReader {
     let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
     let (begin, begun) = oneshot::channel();
     tokio::spawn(async move {
-        let mut paced = Paced::new(body, pace, Some(gate));
+        let mut paced = Paced::new(body, pace, held);
         let mut begin = Some(begin);
         // Small pieces become few large ones: before there is a place, nobody takes them.
         let mut first = BytesMut::new();
         loop {
             let piece = paced.next().await;
             let more = matches!(piece, Some(Ok(_)));
-            let ready = if begin.is_some() {
+            let beginning = begin.is_some();
+            let ready = if beginning {
                 if let Some(Ok(bytes)) = &piece {
                     first.extend_from_slice(bytes);
                 }
@@ -196,6 +203,10 @@ pub(crate) fn reader<B: RequestBody>(body: B, pace: Pace, gate: Gate) -> BodyRea
                 if sender.send(piece).await.is_err() {
                     return discard(paced).await;
                 }
+            }
+            if beginning && more {
+                // What waits for a place holds no more than this.
+                drop(sender.reserve_many(PIECES_AHEAD).await);
             }
             if !more {
                 return;
@@ -240,26 +251,32 @@ impl From<Busy> for GatherError {
 pub(crate) struct Gathered {
     pub(crate) bytes: Bytes,
     /// To be held until the body was worked on.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<Lease>,
 }
 
-/// Gathers a body of at most `bytes_max`. One that is not small takes a place of `gate` for each KiB.
+/// Gathers a body of at most `bytes_max`, for which `client` pays `cost` bytes of `gate` a byte. A stranger pays
+/// before anything is read, others once more came than most bodies have.
 pub(crate) async fn gather<B: RequestBody>(
     body: B,
-    bytes_max: usize,
+    (bytes_max, cost): (usize, usize),
     pace: Pace,
     gate: &Gate,
+    client: &Client,
 ) -> Result<Gathered, GatherError> {
     let size = body.size_hint();
     let announced = size.exact();
-    let mut paced = Paced::new(body, pace, Some(gate.clone()));
+    let mut paced = Paced::new(body, pace, vec![(gate.clone(), client.clone())]);
     if size.lower() > bytes_max as u64 {
         discard(paced).await;
         return Err(GatherError::TooLarge(bytes_max));
     }
     let total = announced.map_or(bytes_max, |length| length as usize);
+    let price = total as u64 * cost as u64;
+    let mut place = match client.is_stranger() && total > 0 {
+        true => Some(gate.enter(client, price).await?),
+        false => None,
+    };
     let mut out = BytesMut::with_capacity(total.min(FIRST_BYTES as usize));
-    let mut place = None;
     while let Some(piece) = paced.next().await {
         let piece = piece.map_err(GatherError::Broken)?;
         if out.len() + piece.len() > bytes_max {
@@ -268,10 +285,10 @@ pub(crate) async fn gather<B: RequestBody>(
             return Err(GatherError::TooLarge(bytes_max));
         }
         if place.is_none() && (out.len() + piece.len()) as u64 > FIRST_BYTES {
-            place = Some(gate.enter(total.div_ceil(1024)).await?);
-            if announced.is_some() {
-                out.reserve(total - out.len());
-            }
+            place = Some(gate.enter(client, price).await?);
+        }
+        if announced.is_some() && (out.len() + piece.len()) as u64 > FIRST_BYTES {
+            out.reserve(total.saturating_sub(out.len()));
         }
         out.extend_from_slice(&piece);
     }
@@ -282,6 +299,7 @@ pub(crate) async fn gather<B: RequestBody>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use firn_services::budget::{Budget, Share, Shares};
     use futures_util::stream;
     use http_body::Frame;
     use http_body_util::StreamBody;
@@ -294,6 +312,20 @@ mod tests {
             contended_rate_bytes_min: 10_000,
             ..Limits::default()
         }
+    }
+
+    fn gate(bytes: u64, patience: u64) -> Gate {
+        let share = Share {
+            each: bytes,
+            all: bytes,
+        };
+        let budget = Budget::new(Shares {
+            total: bytes,
+            strangers: share,
+            known: share,
+            held: share,
+        });
+        Gate::new(budget, Duration::from_secs(patience))
     }
 
     /// A body that begins at once and then brings so much every so many seconds.
@@ -311,13 +343,14 @@ mod tests {
 
     async fn gathered(body: axum::body::Body, gate: &Gate) -> Result<usize, GatherError> {
         let pace = Pace::new(&limits(), Counter::default());
-        let gathered = gather(body, 1 << 20, pace, gate).await;
+        let one = Client::known("one");
+        let gathered = gather(body, (1 << 20, 1), pace, gate, &one).await;
         gathered.map(|gathered| gathered.bytes.len())
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_a_trickle_end_a_body_and_patience_does_not() {
-        let gate = Gate::new(2048, Duration::from_secs(60));
+        let gate = gate(2 << 20, 60);
         let slow = |outcome: Result<usize, GatherError>| {
             let broken = matches!(outcome, Err(GatherError::Broken(ref error)) if error.kind() == io::ErrorKind::TimedOut);
             assert!(broken, "{outcome:?}");
@@ -336,7 +369,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_body_keeps_its_place_only_while_nobody_wants_it() {
-        let gate = Gate::new(1024, Duration::from_secs(600));
+        let gate = gate(1 << 20, 600);
         // 1,000 bytes a second, more than the least rate.
         let slow = || body(100_000, 1000, 1, 200);
         assert_eq!(gathered(slow(), &gate).await.unwrap(), 300_000);

@@ -9,7 +9,7 @@
 use crate::{ServiceError, sessions::SharedSession};
 use bytes::Bytes;
 use firn_chunks::Format;
-use firn_store::{BlobId, BlobReader, Entry, Representation, Store};
+use firn_store::{BlobId, BlobReader, Entry, Ingest, Representation, Store};
 
 /// Largest document that lies in the metadata, in bytes.
 pub const INLINE_BYTES_MAX: usize = 64 << 10;
@@ -63,22 +63,76 @@ fn header(place: u8, media_type: &str, capacity: usize) -> Vec<u8> {
     value
 }
 
+/// The value and blobs of an entry that holds a document.
+pub(crate) type Kept = (Bytes, Vec<BlobId>);
+
+/// A document that comes in pieces.
+pub(crate) struct Keeping<'a> {
+    store: &'a Store,
+    session: &'a SharedSession,
+    media_type: &'a str,
+    /// All of it while it is small.
+    small: Vec<u8>,
+    large: Option<Ingest>,
+    length: u64,
+}
+
+impl<'a> Keeping<'a> {
+    pub(crate) fn new(store: &'a Store, session: &'a SharedSession, media_type: &'a str) -> Self {
+        Self {
+            store,
+            session,
+            media_type,
+            small: Vec::new(),
+            large: None,
+            length: 0,
+        }
+    }
+
+    /// Bytes that came.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), ServiceError> {
+        self.length += bytes.len() as u64;
+        if let Some(large) = &mut self.large {
+            return Ok(large.write(bytes)?);
+        }
+        self.small.extend_from_slice(bytes);
+        if self.small.len() > INLINE_BYTES_MAX {
+            let mut large = self.store.ingest(self.session.session(), Format::Opaque);
+            large.write(&std::mem::take(&mut self.small))?;
+            self.large = Some(large);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Result<Kept, ServiceError> {
+        match self.large {
+            Some(large) => {
+                let blob = large.finish()?;
+                Ok((header(IN_BLOB, self.media_type, 0).into(), vec![blob.id]))
+            }
+            None => {
+                let mut value = header(INLINE, self.media_type, self.small.len());
+                value.extend_from_slice(&self.small);
+                Ok((value.into(), Vec::new()))
+            }
+        }
+    }
+}
+
 /// The value and blobs of an entry that holds `bytes`.
 pub(crate) fn keep(
     store: &Store,
     session: &SharedSession,
     media_type: &str,
     bytes: &[u8],
-) -> Result<(Bytes, Vec<BlobId>), ServiceError> {
-    if bytes.len() <= INLINE_BYTES_MAX {
-        let mut value = header(INLINE, media_type, bytes.len());
-        value.extend_from_slice(bytes);
-        return Ok((value.into(), Vec::new()));
-    }
-    let mut ingest = store.ingest(session.session(), Format::Opaque);
-    ingest.write(bytes)?;
-    let blob = ingest.finish()?;
-    Ok((header(IN_BLOB, media_type, 0).into(), vec![blob.id]))
+) -> Result<Kept, ServiceError> {
+    let mut keeping = Keeping::new(store, session, media_type);
+    keeping.write(bytes)?;
+    keeping.finish()
 }
 
 /// Media type and, if it lies in the value, content of an entry written by [`keep`]; `None` if it is malformed.

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod actions;
+pub mod budget;
 pub mod check;
 pub mod document;
 pub mod error;
@@ -25,12 +26,15 @@ pub use push::Push;
 pub use registry::Registry;
 pub use retention::Retention;
 
+use budget::Budget;
 use firn_store::Store;
 use std::path::Path;
 use std::sync::Arc;
 
 /// All services over one store.
 pub struct Services {
+    /// What all of them hold in memory for clients.
+    pub budget: Budget,
     /// The store below them.
     pub store: Store,
     /// Caches, keys, tokens.
@@ -55,6 +59,7 @@ impl Services {
     /// If the store or the folder of secrets cannot be read or written.
     pub fn open(store: Store, dir: &Path) -> Result<Self, ServiceError> {
         store.on_remade(check::remade);
+        let budget = budget::memory();
         let access = Arc::new(Access::open(store.clone(), dir)?);
         let narinfos = Arc::new(nix_cache::Narinfos::new());
         let uses = Arc::new(retention::Uses::new());
@@ -69,12 +74,14 @@ impl Services {
             narinfos,
             uses.clone(),
             retention.clone(),
+            budget.clone(),
         ));
         let push = Push::new(
             store.clone(),
             nix_cache.clone(),
             access.clone(),
             retention.clone(),
+            budget.clone(),
         );
         Ok(Self {
             registry: Registry::new(
@@ -82,10 +89,12 @@ impl Services {
                 access.clone(),
                 uses.clone(),
                 retention.clone(),
+                budget.clone(),
             ),
             actions: Actions::new(store.clone(), access.clone(), retention.clone(), uses),
             push,
             retention,
+            budget,
             store,
             access,
             nix_cache,

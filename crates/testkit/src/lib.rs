@@ -1,5 +1,6 @@
 //! For tests only: what tests of several crates share.
 
+pub mod crowd;
 pub mod damage;
 pub mod folder;
 pub mod hostile;

@@ -52,8 +52,8 @@ fn nar(seed: u64, length: usize) -> Vec<u8> {
     out
 }
 
-/// One request on a connection of its own; the status.
-fn request(address: &str, head: &str, body: &[u8]) -> u16 {
+/// One request on a connection of its own; all of the answer.
+pub(crate) fn request(address: &str, head: &str, body: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("a server");
     stream.set_nodelay(true).expect("a socket");
     stream
@@ -68,19 +68,23 @@ fn request(address: &str, head: &str, body: &[u8]) -> u16 {
         .expect("a server that reads");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
+    answer
+}
+
+fn status(answer: &[u8]) -> u16 {
     let status = answer
         .get(9..12)
         .and_then(|text| std::str::from_utf8(text).ok());
     status.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-fn head(method: &str, path: &str, token: &str) -> String {
+pub(crate) fn head(method: &str, path: &str, token: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: firn\r\nAuthorization: Bearer {token}\r\n")
 }
 
 fn upload(address: &str, token: &str, bytes: &[u8]) -> u16 {
     let path = format!("/main/nar/{}.nar", Sha256::of(bytes).base32());
-    request(address, &head("PUT", &path, token), bytes)
+    status(&request(address, &head("PUT", &path, token), bytes))
 }
 
 impl Slow {
@@ -158,7 +162,7 @@ fn measure(server: &Server, seconds: Duration) -> Vec<Duration> {
     let (began, mut times) = (Instant::now(), Vec::new());
     while began.elapsed() < seconds {
         let one = Instant::now();
-        assert_eq!(request(server.address(), &head, b""), 200);
+        assert_eq!(status(&request(server.address(), &head, b"")), 200);
         times.push(one.elapsed());
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -166,7 +170,7 @@ fn measure(server: &Server, seconds: Duration) -> Vec<Duration> {
     times
 }
 
-fn p99(times: &[Duration]) -> Duration {
+pub(crate) fn p99(times: &[Duration]) -> Duration {
     times[times.len() * 99 / 100]
 }
 

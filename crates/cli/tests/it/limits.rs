@@ -1,5 +1,6 @@
 //! What foreign bytes may cost, measured on the server's process. The full forms of these are in `tests/soak`.
 
+use firn_testkit::crowd;
 use firn_testkit::hostile::{self, Door};
 use firn_testkit::large::{self, Content};
 use firn_testkit::rigs::program::{command, run};
@@ -152,6 +153,25 @@ fn slow_clients_hold_up_nobody() {
     assert!(outcome.upload_max < Duration::from_secs(10), "{outcome:?}");
     let peak = server.memory_peak() / MIB;
     assert!(peak < 384, "{peak} MiB");
+}
+
+/// S7, S8, S9 and S10 at once: a lock that is waited for, bodies of nobody, what costs memory, connections that stay.
+#[test]
+fn s7_s8_s9_s10_a_hostile_crowd_holds_up_nobody_and_little_memory() {
+    let server = crowd::server(env!("CARGO_BIN_EXE_firn"));
+    let outcome = crowd::run(&server, 1000, Duration::from_secs(15));
+    let peak = server.memory_peak() / MIB;
+    eprintln!("{outcome:?}, {peak} MiB");
+    assert!(outcome.acts > 500, "{outcome:?}");
+    assert!(peak < 512, "{peak} MiB, {outcome:?}");
+    // Other tests run beside this one: below some milliseconds it measures them.
+    let bound = (outcome.base_p99 * 4).max(Duration::from_millis(50));
+    assert!(outcome.beside_p99 < bound, "{outcome:?}");
+    let bound = Duration::from_millis(100);
+    assert!(outcome.health_p99 < bound, "{outcome:?}");
+    assert!(outcome.pushes >= 20, "{outcome:?}");
+    assert!(outcome.push_max < Duration::from_secs(5), "{outcome:?}");
+    assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 
 #[test]

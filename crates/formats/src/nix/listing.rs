@@ -70,81 +70,98 @@ impl Listing {
     }
 }
 
-/// Builds a listing from the events of [`super::nar::Parser`].
+/// Writes a listing from the events of [`super::nar::Parser`] as they come, and holds no more than what was not taken
+/// yet. The text is that of [`Listing::to_json`], since the names of a NAR come in order.
 #[derive(Debug, Default)]
-pub struct ListingBuilder {
-    /// The open directories, each with its own name.
-    open: Vec<(String, BTreeMap<String, Node>)>,
-    root: Option<Node>,
+pub struct ListingWriter {
+    out: Vec<u8>,
+    /// The open directories: whether each has an entry.
+    open: Vec<bool>,
+    begun: bool,
     /// A name or target was not UTF-8.
     not_text: bool,
 }
 
-impl ListingBuilder {
+impl ListingWriter {
     /// Takes an event.
     pub fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Structure(_) | Event::Content(_) | Event::ContentEnd => {}
             Event::DirectoryEnd => {
-                if let Some((name, entries)) = self.open.pop() {
-                    self.add(name, Node::Directory { entries });
-                }
+                self.open.pop();
+                self.out.extend_from_slice(b"}}");
             }
             Event::Entry { path, kind } => {
                 let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-                let name = self.text(name);
                 self.entry(name, *kind);
             }
         }
     }
 
-    fn entry(&mut self, name: String, kind: EntryKind<'_>) {
-        let node = match kind {
-            EntryKind::Directory => return self.open.push((name, BTreeMap::new())),
+    fn entry(&mut self, name: &[u8], kind: EntryKind<'_>) {
+        match self.open.last_mut() {
+            Some(has_entries) => {
+                if std::mem::replace(has_entries, true) {
+                    self.out.push(b',');
+                }
+                self.text(name);
+                self.out.push(b':');
+            }
+            None => self.out.extend_from_slice(b"{\"version\":1,\"root\":"),
+        }
+        self.begun = true;
+        match kind {
+            EntryKind::Directory => {
+                self.out
+                    .extend_from_slice(b"{\"type\":\"directory\",\"entries\":{");
+                self.open.push(false);
+            }
             EntryKind::Regular {
                 executable,
                 size,
                 offset,
-            } => Node::Regular {
-                size,
-                executable,
-                nar_offset: Some(offset),
-            },
-            EntryKind::Symlink { target } => Node::Symlink {
-                target: self.text(target),
-            },
-        };
-        self.add(name, node);
-    }
-
-    fn add(&mut self, name: String, node: Node) {
-        match self.open.last_mut() {
-            Some((_, entries)) => {
-                entries.insert(name, node);
+            } => {
+                let executable = match executable {
+                    true => ",\"executable\":true",
+                    false => "",
+                };
+                let text = format!(
+                    "{{\"type\":\"regular\",\"size\":{size}{executable},\"narOffset\":{offset}}}"
+                );
+                self.out.extend_from_slice(text.as_bytes());
             }
-            None => self.root = Some(node),
-        }
-    }
-
-    fn text(&mut self, bytes: &[u8]) -> String {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => text.to_owned(),
-            Err(_) => {
-                self.not_text = true;
-                String::new()
+            EntryKind::Symlink { target } => {
+                self.out
+                    .extend_from_slice(b"{\"type\":\"symlink\",\"target\":");
+                self.text(target);
+                self.out.push(b'}');
             }
         }
     }
 
-    /// The listing; `None` if the NAR had no root or names that JSON cannot hold.
-    pub fn finish(self) -> Option<Listing> {
-        if self.not_text || !self.open.is_empty() {
+    fn text(&mut self, bytes: &[u8]) {
+        let written =
+            std::str::from_utf8(bytes).map(|text| serde_json::to_writer(&mut self.out, text));
+        self.not_text |= !matches!(written, Ok(Ok(())));
+    }
+
+    /// What was written since the last time.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Whether there is no listing of this NAR: JSON cannot hold a name or a target of it.
+    pub fn is_impossible(&self) -> bool {
+        self.not_text
+    }
+
+    /// The rest; `None` if the NAR had no root or names that JSON cannot hold.
+    pub fn finish(mut self) -> Option<Vec<u8>> {
+        if self.not_text || !self.begun || !self.open.is_empty() {
             return None;
         }
-        Some(Listing {
-            version: 1,
-            root: self.root?,
-        })
+        self.out.push(b'}');
+        Some(self.out)
     }
 }
 
@@ -156,14 +173,21 @@ mod tests {
     // Written by `nix copy --to file://…?write-nar-listing=true`.
     const REAL: &str = include_str!("../../tests/vectors/libhwy.ls");
 
+    /// Byte for byte, and nothing of it stays.
     fn listing(archive: &[u8]) -> Option<Listing> {
-        let mut builder = ListingBuilder::default();
+        let (mut writer, mut text) = (ListingWriter::default(), Vec::new());
         let mut parser = nar::Parser::new();
-        parser
-            .push(archive, &mut |event| builder.event(&event))
-            .unwrap();
+        for byte in archive {
+            parser
+                .push(&[*byte], &mut |event| writer.event(&event))
+                .unwrap();
+            text.extend(writer.take());
+        }
         parser.finish().unwrap();
-        builder.finish()
+        text.extend(writer.finish()?);
+        let listing = Listing::parse(&text).unwrap();
+        assert_eq!(listing.to_json().unwrap(), text);
+        Some(listing)
     }
 
     #[test]
@@ -238,7 +262,7 @@ mod tests {
             writer.directory_end(&mut out);
             assert_eq!(listing(&out), None);
         }
-        assert_eq!(ListingBuilder::default().finish(), None);
+        assert_eq!(ListingWriter::default().finish(), None);
     }
 
     #[test]

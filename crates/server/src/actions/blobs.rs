@@ -21,6 +21,7 @@ use firn_services::Refusal;
 use firn_services::access::TokenFault;
 use firn_services::access::UrlClaims;
 use firn_services::actions::{ActionsError, Entry, Part, http_date};
+use firn_services::budget::Client;
 use firn_store::CacheId;
 use http::header::{
     CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED, RANGE,
@@ -125,6 +126,11 @@ async fn route(call: &Call, container: &str, id: &str, body: Incoming) -> Answer
     }
 }
 
+/// The cache of an upload; what a URL was signed for was let in.
+fn client(claims: &UrlClaims) -> Client {
+    Client::known(&format!("cache {}", claims.cache))
+}
+
 fn length(call: &Call) -> Option<u64> {
     call.header(CONTENT_LENGTH)?.parse().ok()
 }
@@ -132,7 +138,7 @@ fn length(call: &Call) -> Option<u64> {
 /// Takes one part in.
 async fn part(call: &Call, claims: UrlClaims, part: Part, body: Incoming) -> Result<(), Failure> {
     let length = length(call);
-    let (mut reader, _place) = call.part(body).await?;
+    let (mut reader, _place) = call.part(body, &client(&claims), None).await?;
     call.work(move |app| {
         let actions = &app.services.actions;
         let uploading = actions.uploading_by_id(&claims.entry)?;
@@ -198,8 +204,10 @@ async fn block(call: &Call, claims: UrlClaims, body: Incoming) -> Answer {
 }
 
 async fn block_list(call: &Call, claims: UrlClaims, body: Incoming) -> Answer {
-    let body = call.gather(body, azure::LIST_BYTES_MAX).await?;
-    let ids = azure::block_list(&body).map_err(|fault| Failure::Malformed(fault.to_string()))?;
+    let client = client(&claims);
+    let body = call.gather(body, azure::LIST_BYTES_MAX, &client).await?;
+    let ids =
+        azure::block_list(&body.bytes).map_err(|fault| Failure::Malformed(fault.to_string()))?;
     let parts: Vec<Part> = ids.into_iter().map(Part::Block).collect();
     call.work(move |app| {
         let actions = &app.services.actions;
@@ -219,7 +227,8 @@ async fn append(call: &Call, claims: UrlClaims, body: Incoming) -> Answer {
             return Err(Failure::Malformed(format!("{APPEND_AT} is not a number")));
         }
     };
-    let (mut reader, _place) = call.part(body).await?;
+    let turn = Some(claims.entry.as_str());
+    let (mut reader, _place) = call.part(body, &client(&claims), turn).await?;
     let began = call
         .work(move |app| {
             let actions = &app.services.actions;

@@ -12,15 +12,16 @@ pub(crate) mod rate;
 mod rest;
 mod twirp;
 
-use crate::app::{App, WorkerFailed, blocking};
+use crate::app::{App, Places, WorkerFailed, blocking};
 use crate::auth::identify;
 use crate::body::Body;
-use crate::gate::{Busy, Place};
+use crate::gate::Busy;
 use crate::query::parse_query;
 use crate::upload::{self, BodyReader, GatherError};
 use firn_formats::actions::{Scopes, rest as v1, twirp as v2};
 use firn_services::access::UrlClaims;
 use firn_services::actions::{ActionsError, Hit, Repository, Save};
+use firn_services::budget::{Client, Lease};
 use firn_services::{Refusal, ServiceError};
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response};
@@ -88,6 +89,12 @@ struct Call {
 struct Guest {
     repository: Repository,
     scopes: Scopes,
+}
+
+impl Guest {
+    fn client(&self) -> Client {
+        Client::known(self.repository.cache.name())
+    }
 }
 
 /// Why a request is not done; each protocol has its own words.
@@ -225,27 +232,49 @@ impl Call {
         Ok(blocking(move || work(&app)).await??)
     }
 
-    async fn gather(&self, body: Incoming, bytes_max: usize) -> Result<bytes::Bytes, Failure> {
-        let gate = &self.app.document_bodies;
-        let gathered = upload::gather(body, bytes_max, self.app.pace(), gate).await?;
-        Ok(gathered.bytes)
+    /// A document, and what it holds until it was worked on.
+    async fn gather(
+        &self,
+        body: Incoming,
+        bytes_max: usize,
+        client: &Client,
+    ) -> Result<upload::Gathered, Failure> {
+        let (pace, memory) = (self.app.pace(), &self.app.memory);
+        let bounds = (bytes_max, upload::PARSED_COST);
+        Ok(upload::gather(body, bounds, pace, memory, client).await?)
     }
 
-    /// A part's body for a blocking reader, and its place.
-    async fn part(&self, body: Incoming) -> Result<(BodyReader, Place), Failure> {
-        let mut reader = upload::reader(body, self.app.pace(), self.app.parts.clone());
+    /// A part's body for a blocking reader, once the upload named by `turn` is nobody else's, and its place.
+    async fn part(
+        &self,
+        body: Incoming,
+        client: &Client,
+        turn: Option<&str>,
+    ) -> Result<(BodyReader, Places), Failure> {
+        let (parts, turns) = (&self.app.parts, &self.app.turns);
+        let turn = turn.map(Client::known);
+        let mut gates = vec![(parts.clone(), client.clone())];
+        gates.extend(turn.iter().map(|turn| (turns.clone(), turn.clone())));
+        let mut reader = upload::reader(body, self.app.pace(), gates);
         reader.begun().await;
-        let place = self.app.parts.enter(1).await?;
-        Ok((reader, place))
+        let turn = match turn {
+            Some(turn) => Some(turns.enter(&turn, 1).await?),
+            None => None,
+        };
+        let place = parts.enter(client, 1).await?;
+        Ok((reader, (turn, place)))
+    }
+
+    /// A place to finish an upload in: a second call for the same one waits outside.
+    async fn commit(&self, client: &Client, upload: &str) -> Result<(Lease, Lease), Failure> {
+        let turn = self.app.turns.enter(&Client::known(upload), 1).await?;
+        let place = self.app.commits.enter(client, 1).await?;
+        Ok((turn, place))
     }
 
     /// Reads on what a client sends that was refused, for a while, so that it hears the answer.
     fn discard(&self, body: Incoming) {
-        drop(upload::reader(
-            body,
-            self.app.pace(),
-            self.app.parts.clone(),
-        ));
+        drop(upload::reader(body, self.app.pace(), Vec::new()));
     }
 
     async fn lookup(

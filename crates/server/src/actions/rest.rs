@@ -126,8 +126,8 @@ async fn list(call: &Call, guest: super::Guest) -> Answer {
 const LISTED_MAX: usize = 100;
 
 async fn reserve(call: &Call, guest: super::Guest, body: Incoming) -> Answer {
-    let body = call.gather(body, BODY_BYTES_MAX).await?;
-    let request: Reserve = parse(&body)?;
+    let body = call.gather(body, BODY_BYTES_MAX, &guest.client()).await?;
+    let request: Reserve = parse(&body.bytes)?;
     let save = call.save(&guest, &request.key, &request.version, request.cache_size)?;
     let uploading = call
         .work(move |app| app.services.actions.reserve(&guest.repository, &save))
@@ -145,7 +145,7 @@ async fn patch(call: &Call, guest: super::Guest, number: u64, body: Incoming) ->
             return Err(failure);
         }
     };
-    let (mut reader, _place) = call.part(body).await?;
+    let (mut reader, _place) = call.part(body, &guest.client(), None).await?;
     call.work(move |app| {
         let actions = &app.services.actions;
         let uploading = actions.uploading(&guest.repository, number)?;
@@ -187,10 +187,11 @@ fn may_write(guest: &super::Guest, scope: &str) -> Result<(), ActionsError> {
 }
 
 async fn commit(call: &Call, guest: super::Guest, number: u64, body: Incoming) -> Answer {
-    let body = call.gather(body, BODY_BYTES_MAX).await?;
-    let Commit { size } = parse(&body)?;
+    let client = guest.client();
+    let body = call.gather(body, BODY_BYTES_MAX, &client).await?;
+    let Commit { size } = parse(&body.bytes)?;
     guest.scopes.writable().ok_or(Failure::WriteDenied)?;
-    let _place = call.app.commits.enter(1).await?;
+    let _place = call.commit(&client, &format!("upload {number}")).await?;
     call.work(move |app| {
         let actions = &app.services.actions;
         if let Ok(uploading) = actions.uploading(&guest.repository, number) {

@@ -111,8 +111,8 @@ async fn answer(
             return Err(refused);
         }
     };
-    let body = call.gather(body, BODY_BYTES_MAX).await?;
-    let request = Request::parse(method, encoding, &body)
+    let body = call.gather(body, BODY_BYTES_MAX, &guest.client()).await?;
+    let request = Request::parse(method, encoding, &body.bytes)
         .map_err(|error| Failure::Malformed(error.to_string()))?;
     match method {
         Method::Create => create(call, guest, &request).await,
@@ -145,7 +145,15 @@ async fn create(call: &Call, guest: super::Guest, request: &Request) -> Result<A
 async fn finalize(call: &Call, guest: super::Guest, request: Request) -> Result<Answer, Failure> {
     let scope = guest.scopes.writable().ok_or(Failure::WriteDenied)?;
     let scope = scope.to_owned();
-    let _place = call.app.commits.enter(1).await?;
+    let repository = &guest.repository;
+    let upload = format!(
+        "{} {} {scope} {} {}",
+        repository.cache.name(),
+        repository.name.as_str(),
+        request.version,
+        request.key
+    );
+    let _place = call.commit(&guest.client(), &upload).await?;
     let entry = call
         .work(move |app| {
             let Request {

@@ -1,18 +1,23 @@
 //! Caches, tokens, status, figures.
 
 use super::retention::InCache;
-use super::{ADMIN_JSON_BYTES_MAX, Fault, STATUS_JSON_BYTES_MAX, json, who, work};
+use super::{Fault, STATUS_JSON_BYTES_MAX, json, small_json, who, work};
 use crate::app::App;
-use axum::Json;
+use crate::auth::{Peer, client};
+use crate::body::leased;
+use crate::gate::Busy;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use firn_formats::admin::{
-    CacheConfigure, CacheCreate, CacheView, ImageView, PathStatus, Right, Rotate, StatsView,
-    StatusAnswer, StatusQuery, TokenCreate, TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
+    CacheConfigure, CacheCreate, CacheView, PathStatus, Right, Rotate, StatsView, StatusAnswer,
+    StatusQuery, TokenCreate, TokenCreated, TokenKeyRotated, TokenView, WhoAmI,
 };
 use firn_formats::nix::NarInfo;
 use firn_formats::push::{ApiErrorCode, PATHS_PER_REQUEST_MAX};
 use firn_services::access::token::rfc3339;
+use firn_services::registry::{Images, ImagesAsked};
 use firn_services::{Cache, Identity, Refusal, ServiceError};
 use firn_store::EntryKind;
 use http::{HeaderMap, StatusCode};
@@ -25,6 +30,15 @@ pub(super) fn covers(who: &Identity, patterns: &[String], right: Right) -> Resul
         Identity::Refused(fault) => Err(Refusal::BadToken(*fault)),
         Identity::Token(claims) if patterns.iter().all(|name| claims.grants(name, right)) => Ok(()),
         Identity::Token(_) => Err(Refusal::Denied),
+    }
+}
+
+/// Whether `who` administers anything. Nothing of a body is read before that; what it names is looked at after.
+fn administrator(who: &Identity) -> Result<(), Refusal> {
+    covers(who, &[], Right::Admin)?;
+    match who {
+        Identity::Token(claims) if claims.allow.contains(&Right::Admin) => Ok(()),
+        _ => Err(Refusal::Denied),
     }
 }
 
@@ -79,7 +93,8 @@ pub(super) async fn cache_create(
     body: Body,
 ) -> Result<Json<CacheView>, Fault> {
     let who = who(&app, &headers);
-    let request: CacheCreate = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
+    administrator(&who)?;
+    let request: CacheCreate = small_json(&app, body).await?;
     // To share a domain is to share what is in it: that takes the right on both names.
     let mut names = vec![request.name.clone()];
     names.extend(request.domain.clone());
@@ -101,7 +116,7 @@ pub(super) async fn cache_configure(
 ) -> Result<Json<CacheView>, Fault> {
     let who = who(&app, &headers);
     let cache = app.services.access.authorize(&who, &name, Right::Admin)?;
-    let request: CacheConfigure = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
+    let request: CacheConfigure = small_json(&app, body).await?;
     let view = work(&app, move |app| {
         let access = &app.services.access;
         let cache = access.cache_configure(&cache, &request)?;
@@ -140,7 +155,8 @@ pub(super) async fn token_create(
     body: Body,
 ) -> Result<Json<TokenCreated>, Fault> {
     let who = who(&app, &headers);
-    let request: TokenCreate = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
+    administrator(&who)?;
+    let request: TokenCreate = small_json(&app, body).await?;
     covers(&who, &request.caches, Right::Admin)?;
     let created = work(&app, move |app| {
         app.services.access.tokens().create(&request)
@@ -175,7 +191,7 @@ pub(super) async fn key_rotate(
     let who = who(&app, &headers);
     let access = &app.services.access;
     let cache = access.authorize(&who, &query.cache, Right::Admin)?;
-    let request: Rotate = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
+    let request: Rotate = small_json(&app, body).await?;
     let view = work(&app, move |app| {
         let access = &app.services.access;
         let cache = access.rotate_key(&cache, request.overlap_seconds)?;
@@ -192,7 +208,7 @@ pub(super) async fn token_key_rotate(
 ) -> Result<Json<TokenKeyRotated>, Fault> {
     // The key is everybody's.
     covers(&who(&app, &headers), &["*".to_owned()], Right::Admin)?;
-    let request: Rotate = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
+    let request: Rotate = small_json(&app, body).await?;
     let until = work(&app, move |app| {
         let access = &app.services.access;
         access.rotate_token_key(request.overlap_seconds)
@@ -205,27 +221,39 @@ pub(super) async fn token_key_rotate(
 
 pub(super) async fn status(
     State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<StatusAnswer>, Fault> {
     let who = who(&app, &headers);
-    let query: StatusQuery = json(&app, body, STATUS_JSON_BYTES_MAX).await?;
-    let cache = app
-        .services
-        .access
-        .authorize(&who, &query.cache, Right::Pull)?;
-    let answer = work(&app, move |app| path_status(app, &cache, query)).await?;
+    let access = &app.services.access;
+    // The body says which cache is meant: who may read none is refused before it.
+    match who {
+        Identity::Token(_) => {}
+        _ if !access.caches(&who, Right::Pull).is_empty() => {}
+        Identity::Anonymous => return Err(Refusal::Unauthorized.into()),
+        Identity::Refused(fault) => return Err(Refusal::BadToken(fault).into()),
+    }
+    let client = client(&who, peer);
+    let query = json::<StatusQuery>(&app, body, STATUS_JSON_BYTES_MAX, &client).await?;
+    let access = &app.services.access;
+    let cache = access.authorize(&who, &query.value.cache, Right::Pull)?;
+    let answer = work(&app, move |app| path_status(app, &cache, &query.value)).await?;
     Ok(Json(answer))
 }
 
-fn path_status(app: &App, cache: &Cache, query: StatusQuery) -> Result<StatusAnswer, ServiceError> {
+fn path_status(
+    app: &App,
+    cache: &Cache,
+    query: &StatusQuery,
+) -> Result<StatusAnswer, ServiceError> {
     if query.paths.len() > PATHS_PER_REQUEST_MAX {
         return Err(ServiceError::BadRequest(
             "too many paths in one request; send several".to_owned(),
         ));
     }
     let mut answer = StatusAnswer::default();
-    for path in query.paths {
+    for path in &query.paths {
         let base_name = path.rsplit('/').next().unwrap_or_default();
         let Some(hash) = base_name.get(..32) else {
             continue;
@@ -236,7 +264,7 @@ fn path_status(app: &App, cache: &Cache, query: StatusQuery) -> Result<StatusAns
             let evicted = evicted.map(super::retention::view);
             answer
                 .evicted
-                .extend(evicted.map(|evicted| (path, evicted)));
+                .extend(evicted.map(|evicted| (path.clone(), evicted)));
             continue;
         };
         let narinfo = NarInfo::parse(&String::from_utf8_lossy(&entry.value))?;
@@ -245,7 +273,7 @@ fn path_status(app: &App, cache: &Cache, query: StatusQuery) -> Result<StatusAns
             stored_bytes: narinfo.file_size.unwrap_or_default(),
             published_at: entry.created_at,
         };
-        answer.present.insert(path, status);
+        answer.present.insert(path.clone(), status);
     }
     Ok(answer)
 }
@@ -255,20 +283,39 @@ fn path_status(app: &App, cache: &Cache, query: StatusQuery) -> Result<StatusAns
 pub(super) struct ImagesQuery {
     cache: String,
     image: Option<String>,
+    /// So many at the most, those after `last`.
+    n: Option<usize>,
+    last: Option<String>,
 }
 
 pub(super) async fn images(
     State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     Query(query): Query<ImagesQuery>,
-) -> Result<Json<Vec<ImageView>>, Fault> {
+) -> Result<Response, Fault> {
     let who = who(&app, &headers);
     let access = &app.services.access;
     let cache = access.authorize(&who, &query.cache, Right::Pull)?;
-    let found = work(&app, move |app| {
-        app.services.registry.images(&cache, query.image.as_deref())
+    let client = client(&who, peer);
+    let place = app.answers.enter(&client, 1).await;
+    let place = place.map_err(|Busy| ServiceError::Busy)?;
+    let asked = ImagesAsked {
+        only: query.image,
+        count: query.n,
+        after: query.last,
+    };
+    let answer = work(&app, move |app| {
+        let _place = place;
+        let Images { views, mut lease } = app.services.registry.images(&cache, &asked, &client)?;
+        let bytes = serde_json::to_vec(&views)?;
+        drop(views);
+        // A slow client holds what it has not taken yet.
+        lease.shrink(lease.amount().saturating_sub(bytes.len() as u64));
+        Ok(leased(bytes.into(), lease))
     });
-    Ok(Json(found.await?))
+    let media_type = [(http::header::CONTENT_TYPE, crate::app::JSON)];
+    Ok((media_type, Body::from(answer.await?)).into_response())
 }
 
 pub(super) async fn stats(

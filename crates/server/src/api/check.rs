@@ -1,7 +1,7 @@
 //! Checking and healing the store, for who may administer all of it.
 
 use super::admin::covers;
-use super::{ADMIN_JSON_BYTES_MAX, Fault, gathered, json, who, work};
+use super::{Fault, gathered, small_json, who, work};
 use crate::app::App;
 use crate::body::{Body as OwnBody, MadeBody};
 use crate::check::{data_options, view};
@@ -13,6 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use firn_formats::admin::{CheckEvent, CheckRequest, DamagedView, Healed, Right};
 use firn_formats::push::ApiErrorCode;
+use firn_services::budget::Client;
 use firn_services::check::{explain, parse_after};
 use firn_store::DataProgress;
 use http::HeaderMap;
@@ -40,7 +41,7 @@ pub(super) async fn check(
     body: Body,
 ) -> Result<Response, Fault> {
     administrator(&app, &headers)?;
-    let request: CheckRequest = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
+    let request: CheckRequest = small_json(&app, body).await?;
     let sound = |(part, parts): (u32, u32)| part >= 1 && part <= parts;
     if request
         .read_data
@@ -143,7 +144,8 @@ pub(super) async fn heal(
     body: Body,
 ) -> Result<Json<Healed>, Fault> {
     administrator(&app, &headers)?;
-    let body = gathered(&app, body, HEAL_BYTES_MAX, &app.frame_bodies).await?;
+    let client = Client::known("");
+    let body = gathered(&app, body, (HEAL_BYTES_MAX, 2), &client).await?;
     let heal = move |app: &App| app.services.push.heal(&body.bytes);
     let chunks = work(&app, heal).await?;
     Ok(Json(Healed { chunks }))

@@ -1,7 +1,7 @@
 //! Collecting when somebody asks for it.
 
 use super::admin::covers;
-use super::{ADMIN_JSON_BYTES_MAX, Fault, json, who};
+use super::{Fault, small_json, who};
 use crate::app::{App, blocking};
 use crate::body::{Body as OwnBody, BodyError, MadeBody};
 use crate::keeper;
@@ -34,7 +34,7 @@ pub(super) async fn gc(
 ) -> Result<Response, Fault> {
     // It is about all caches at once.
     covers(&who(&app, &headers), &["*".to_owned()], Right::Admin)?;
-    let request: CollectionRequest = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
+    let request: CollectionRequest = small_json(&app, body).await?;
     let (sender, outcome) = sync_channel(1);
     let sent = app.metrics.sent(Door::Api);
     tokio::task::spawn_blocking(move || {

@@ -15,12 +15,12 @@ pub(crate) use oidc::Keys as OidcKeys;
 
 use crate::app::{App, blocking};
 use crate::auth::identify;
-use crate::gate::Gate;
-use crate::upload::{GatherError, Gathered, gather};
+use crate::upload::{GatherError, Gathered, PARSED_COST, gather};
 use axum::Router;
 use axum::body::Body;
 use axum::routing::{delete, get, post};
 use firn_formats::push::ApiErrorCode;
+use firn_services::budget::{Client, Lease};
 use firn_services::{Identity, ServiceError};
 use http::HeaderMap;
 use std::sync::Arc;
@@ -100,8 +100,14 @@ async fn work<T: Send + 'static>(
     }
 }
 
-async fn gathered(app: &App, body: Body, bytes_max: usize, gate: &Gate) -> Result<Gathered, Fault> {
-    gather(body, bytes_max, app.pace(), gate)
+/// Gathers a body of at most so many bytes, each of which costs so many of the client's share.
+async fn gathered(
+    app: &App,
+    body: Body,
+    bounds: (usize, usize),
+    client: &Client,
+) -> Result<Gathered, Fault> {
+    gather(body, bounds, app.pace(), &app.memory, client)
         .await
         .map_err(|error| match error {
             GatherError::TooLarge(limit) => Fault::new(
@@ -113,17 +119,45 @@ async fn gathered(app: &App, body: Body, bytes_max: usize, gate: &Gate) -> Resul
         })
 }
 
+/// What a body of JSON says, and what it holds until it was worked on.
+struct Parsed<T> {
+    value: T,
+    _place: Option<Lease>,
+}
+
+/// Bytes of a large body of JSON for each of its elements, at the least: what one is parsed to takes as much and
+/// more.
+const ELEMENT_BYTES_MIN: usize = 20;
+/// A smaller body is parsed whatever is in it.
+const SMALL_JSON_BYTES: usize = 64 << 10;
+
 /// Reads a JSON body of at most `bytes_max`.
 async fn json<T: serde::de::DeserializeOwned>(
     app: &App,
     body: Body,
     bytes_max: usize,
-) -> Result<T, Fault> {
-    let body = gathered(app, body, bytes_max, &app.document_bodies).await?;
-    serde_json::from_slice(&body.bytes).map_err(|error| {
-        Fault::new(
-            ApiErrorCode::BadRequest,
-            format!("the body is not what is expected here: {error}"),
-        )
+    client: &Client,
+) -> Result<Parsed<T>, Fault> {
+    let body = gathered(app, body, (bytes_max, PARSED_COST), client).await?;
+    let bad = |what: String| {
+        let text = format!("the body is not what is expected here: {what}");
+        Fault::new(ApiErrorCode::BadRequest, text)
+    };
+    if body.bytes.len() > SMALL_JSON_BYTES {
+        let elements = body.bytes.iter().filter(|byte| **byte == b',').count();
+        if elements > body.bytes.len() / ELEMENT_BYTES_MIN {
+            return Err(bad("more elements than its length is good for".to_owned()));
+        }
+    }
+    let value = serde_json::from_slice(&body.bytes).map_err(|error| bad(error.to_string()))?;
+    Ok(Parsed {
+        value,
+        _place: body.place,
     })
+}
+
+/// As [`json`], of a small one, by whoever was let in: it costs nothing that is worth counting.
+async fn small_json<T: serde::de::DeserializeOwned>(app: &App, body: Body) -> Result<T, Fault> {
+    let parsed = json(app, body, ADMIN_JSON_BYTES_MAX, &Client::known("")).await?;
+    Ok(parsed.value)
 }

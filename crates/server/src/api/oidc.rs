@@ -5,12 +5,14 @@
 
 use super::{ADMIN_JSON_BYTES_MAX, Fault, json};
 use crate::app::{App, blocking};
-use axum::Json;
+use crate::auth::Peer;
 use axum::body::Body;
 use axum::extract::State;
+use axum::{Extension, Json};
 use firn_formats::admin::TokenCreated;
 use firn_formats::push::ApiErrorCode;
 use firn_services::access::oidc::{self, Issuer, JwkSet, OidcFault};
+use firn_services::budget::Client;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -115,10 +117,12 @@ fn exchanged(app: &App, token: &str) -> Result<TokenCreated, Fault> {
 
 pub(super) async fn exchange(
     State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
     body: Body,
 ) -> Result<Json<TokenCreated>, Fault> {
-    let request: Exchange = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
-    let done = blocking(move || exchanged(&app, &request.token)).await;
+    let client = Client::Stranger(peer.0);
+    let request = json::<Exchange>(&app, body, ADMIN_JSON_BYTES_MAX, &client).await?;
+    let done = blocking(move || exchanged(&app, &request.value.token)).await;
     match done {
         Ok(exchanged) => exchanged.map(Json),
         Err(error) => Err(Fault::new(ApiErrorCode::Internal, error.to_string())),

@@ -2,6 +2,7 @@
 
 use super::{Fault, PUSH_JSON_BYTES_MAX, gathered, json, who, work};
 use crate::app::App;
+use crate::gate::Busy;
 use crate::upload::Gathered;
 use axum::Json;
 use axum::body::Body;
@@ -12,6 +13,8 @@ use firn_formats::push::{
     ApiErrorCode, Begin, Begun, FRAMES_BODY_BYTES_MAX, FramesAccepted, PROPOSALS_BODY_BYTES_MAX,
     PartTaken, Publish, Published,
 };
+use firn_services::ServiceError;
+use firn_services::budget::Client;
 use firn_services::push::PushSession;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
@@ -19,6 +22,9 @@ use std::sync::Arc;
 
 /// A body of frames may be this much longer than the limit, for their ids and lengths.
 const FRAMES_OVERHEAD_BYTES: usize = 1 << 20;
+
+/// What a proposal costs while it is worked on, for each of its bytes: itself, its chunks, their ids in order.
+const PROPOSALS_COST: usize = 4;
 
 #[derive(serde::Deserialize)]
 pub(super) struct InCache {
@@ -61,8 +67,10 @@ pub(super) async fn begin(
         .services
         .access
         .authorize(&who, &query.cache, Right::Push)?;
-    let begin: Begin = json(&app, body, PUSH_JSON_BYTES_MAX).await?;
-    let begun = work(&app, move |app| app.services.push.begin(&cache, &begin)).await?;
+    let client = Client::known(cache.name());
+    let begin = json::<Begin>(&app, body, PUSH_JSON_BYTES_MAX, &client).await?;
+    let begin = move |app: &App| app.services.push.begin(&cache, &begin.value);
+    let begun = work(&app, begin).await?;
     Ok(Json(begun))
 }
 
@@ -83,6 +91,13 @@ impl Continuing {
     }
 }
 
+/// A body of proposals, with memory for what is made of it.
+async fn proposals(app: &App, session: &PushSession, body: Body) -> Result<Gathered, Fault> {
+    let client = Client::known(session.cache().name());
+    let bounds = (PROPOSALS_BODY_BYTES_MAX, PROPOSALS_COST);
+    gathered(app, body, bounds, &client).await
+}
+
 pub(super) async fn part(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -90,9 +105,15 @@ pub(super) async fn part(
     body: Body,
 ) -> Result<Json<PartTaken>, Fault> {
     let session = session(&app, &headers, id).await?;
-    let gate = &app.document_bodies;
-    let body = gathered(&app, body, PROPOSALS_BODY_BYTES_MAX, gate).await?;
-    let take = move |app: &App| app.services.push.take_part(&session, &body.bytes);
+    let body = proposals(&app, &session, body).await?;
+    // The whole body goes along: it is paid for until the work is done, whoever still listens.
+    let take = move |app: &App| {
+        let Gathered {
+            bytes,
+            place: _place,
+        } = body;
+        app.services.push.take_part(&session, &bytes)
+    };
     Ok(Json(work(&app, take).await?))
 }
 
@@ -105,9 +126,14 @@ pub(super) async fn blobs(
 ) -> Result<Response, Fault> {
     let session = session(&app, &headers, id).await?;
     let parts = continuing.numbers()?;
-    let gate = &app.document_bodies;
-    let body = gathered(&app, body, PROPOSALS_BODY_BYTES_MAX, gate).await?;
-    let propose = move |app: &App| app.services.push.propose(&session, &parts, &body.bytes);
+    let body = proposals(&app, &session, body).await?;
+    let propose = move |app: &App| {
+        let Gathered {
+            bytes,
+            place: _place,
+        } = body;
+        app.services.push.propose(&session, &parts, &bytes)
+    };
     let answers = work(&app, propose).await?;
     Ok(binary(answers))
 }
@@ -120,14 +146,18 @@ pub(super) async fn frames(
 ) -> Result<Json<FramesAccepted>, Fault> {
     let session = session(&app, &headers, id).await?;
     let bytes_max = FRAMES_BODY_BYTES_MAX + FRAMES_OVERHEAD_BYTES;
-    let body = gathered(&app, body, bytes_max, &app.frame_bodies).await?;
-    let Gathered {
-        bytes,
-        place: _place,
-    } = body;
-    let gone = |_| Fault::new(ApiErrorCode::Internal, "the server is stopping");
-    let _worker = app.frame_workers.acquire().await.map_err(gone)?;
-    let accepted = work(&app, move |app| app.services.push.frames(&session, &bytes)).await?;
+    let client = Client::known(session.cache().name());
+    let body = gathered(&app, body, (bytes_max, 1), &client).await?;
+    let worker = app.frame_workers.enter(&client, 1).await;
+    let _worker = worker.map_err(|Busy| ServiceError::Busy)?;
+    let frames = move |app: &App| {
+        let Gathered {
+            bytes,
+            place: _place,
+        } = body;
+        app.services.push.frames(&session, &bytes)
+    };
+    let accepted = work(&app, frames).await?;
     Ok(Json(accepted))
 }
 
@@ -138,9 +168,10 @@ pub(super) async fn publish(
     body: Body,
 ) -> Result<Json<Published>, Fault> {
     let session = session(&app, &headers, id).await?;
-    let request: Publish = json(&app, body, PUSH_JSON_BYTES_MAX).await?;
+    let client = Client::known(session.cache().name());
+    let request = json::<Publish>(&app, body, PUSH_JSON_BYTES_MAX, &client).await?;
     let published = work(&app, move |app| {
-        app.services.push.publish(&session, &request)
+        app.services.push.publish(&session, &request.value)
     })
     .await?;
     Ok(Json(published))

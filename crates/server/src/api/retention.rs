@@ -8,6 +8,7 @@ use axum::extract::{Query, State};
 use firn_formats::admin::{
     Evict, EvictReport, EvictionCause, EvictionView, Right, RootPin, RootView,
 };
+use firn_services::budget::Client;
 use firn_services::retention::Evictions;
 use firn_store::{Evicted, EvictionReason};
 use http::{HeaderMap, StatusCode};
@@ -57,9 +58,10 @@ pub(super) async fn pin(
     let who = who(&app, &headers);
     let access = &app.services.access;
     let cache = access.authorize(&who, &query.cache, Right::Push)?;
-    let request: RootPin = json(&app, body, STATUS_JSON_BYTES_MAX).await?;
+    let client = Client::known(cache.name());
+    let request = json::<RootPin>(&app, body, STATUS_JSON_BYTES_MAX, &client).await?;
     let root = work(&app, move |app| {
-        app.services.retention.pin(&cache, &request)
+        app.services.retention.pin(&cache, &request.value)
     })
     .await?;
     Ok(Json(root))
@@ -89,13 +91,15 @@ pub(super) async fn evict(
     let who = who(&app, &headers);
     let access = &app.services.access;
     let cache = access.authorize(&who, &query.cache, Right::Admin)?;
-    let request: Evict = json(&app, body, STATUS_JSON_BYTES_MAX).await?;
-    let evictions = work(&app, move |app| match request.dry_run {
+    let client = Client::known(cache.name());
+    let request = json::<Evict>(&app, body, STATUS_JSON_BYTES_MAX, &client).await?;
+    let dry_run = request.value.dry_run;
+    let evictions = work(&app, move |app| match dry_run {
         true => app.services.retention.preview(&cache),
         false => app.services.retention.evict(&cache),
     })
     .await?;
-    Ok(Json(report(evictions, request.dry_run)))
+    Ok(Json(report(evictions, dry_run)))
 }
 
 fn report(evictions: Evictions, dry_run: bool) -> EvictReport {

@@ -2,15 +2,17 @@
 
 use super::{Answer, Call, DOCKER_CONTENT_DIGEST, Failure};
 use crate::app::{bare, respond};
-use crate::body::Body;
+use crate::auth::client;
+use crate::body::{Body, leased};
 use crate::gate::Busy;
 use crate::metrics::Door;
-use crate::upload::{GatherError, Gathered, gather};
+use crate::upload::{GatherError, Gathered, PARSED_COST, gather};
 use firn_formats::admin::Right;
 use firn_formats::oci::manifest::MANIFEST_BYTES_MAX;
 use firn_formats::oci::{ErrorCode, Tag, media_type};
+use firn_services::budget::Client;
 use firn_services::registry::{
-    FoundManifest, ManifestReference, NewManifest, RegistryError, has_zstd_layers,
+    FoundManifest, ManifestReference, NewManifest, RegistryError, Repository, has_zstd_layers,
 };
 use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use http::{Method, Response, StatusCode};
@@ -18,6 +20,8 @@ use hyper::body::Incoming;
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+/// A manifest of so many bytes costs nothing to hold.
+const SMALL_BYTES: usize = 64 << 10;
 /// Most tags in one PUT.
 const TAGS_MAX: usize = 100;
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -62,11 +66,24 @@ async fn get(call: &Call, reference: ManifestReference) -> Answer {
             .or_else(|_| call.repository(Right::Pull))?,
         _ => call.repository(Right::Pull)?,
     };
-    let found = call
+    let again = (repository.clone(), reference.clone());
+    let mut found = call
         .work(move |app| app.services.registry.manifest(&repository, &reference))
         .await?;
     if call.method == Method::GET {
         refuse_old_docker(call, &found)?;
+        let length = found.bytes.len();
+        if length > SMALL_BYTES {
+            // It is not held while there is no room, and then for as long as its client takes it.
+            drop(std::mem::take(&mut found.bytes));
+            let client = client(&call.who, call.peer);
+            let lease = call.app.memory.enter(&client, length as u64).await?;
+            let (repository, reference) = again;
+            found = call
+                .work(move |app| app.services.registry.manifest(&repository, &reference))
+                .await?;
+            found.bytes = leased(found.bytes, lease);
+        }
     }
     let sent = call.app.metrics.sent(Door::Registry);
     sent.inc_by(found.bytes.len() as u64);
@@ -129,7 +146,7 @@ async fn put(call: &Call, reference: ManifestReference, body: Incoming) -> Answe
     let Gathered {
         bytes,
         place: _place,
-    } = gathered(call, body).await?;
+    } = gathered(call, &repository, body).await?;
     let stored = call
         .work(move |app| {
             let registry = &app.services.registry;
@@ -183,9 +200,15 @@ fn tags(call: &Call) -> Result<Vec<Tag>, RegistryError> {
     Ok(tags)
 }
 
-async fn gathered(call: &Call, body: Incoming) -> Result<Gathered, Failure> {
+async fn gathered(
+    call: &Call,
+    repository: &Repository,
+    body: Incoming,
+) -> Result<Gathered, Failure> {
     let app = &call.app;
-    gather(body, MANIFEST_BYTES_MAX, app.pace(), &app.document_bodies)
+    let client = Client::known(repository.cache.name());
+    let bounds = (MANIFEST_BYTES_MAX, PARSED_COST);
+    gather(body, bounds, app.pace(), &app.memory, &client)
         .await
         .map_err(|error| match error {
             GatherError::TooLarge(limit) => Failure::Registry(RegistryError {

@@ -6,7 +6,7 @@ mod token;
 mod uploads;
 
 use crate::app::{App, JSON, WorkerFailed, bare, blocking, respond, status};
-use crate::auth::identify;
+use crate::auth::{Peer, identify, peer};
 use crate::body::Body;
 use crate::gate::Busy;
 use crate::query::parse_query;
@@ -73,6 +73,7 @@ fn split(path: &str) -> Option<(&str, Target<'_>)> {
 struct Call {
     app: Arc<App>,
     who: Identity,
+    peer: Peer,
     name: String,
     method: Method,
     headers: HeaderMap,
@@ -303,6 +304,7 @@ pub(crate) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
     };
     let call = Call {
         who: identify(&app.services.access, &parts.headers),
+        peer: peer(&parts.extensions),
         app,
         name: name.to_owned(),
         method: parts.method,

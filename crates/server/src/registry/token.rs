@@ -2,6 +2,7 @@
 
 use super::{Answer, Call, Failure};
 use crate::app::{JSON, respond};
+use crate::auth::client;
 use crate::query::parse_query;
 use crate::upload::gather;
 use firn_formats::admin::Right;
@@ -66,8 +67,9 @@ fn granted(call: &Call, who: &Identity, scopes: &[String]) -> (Vec<String>, Vec<
 /// GET, or POST of a form with `password` or `refresh_token` (OAuth2 as docker speaks it).
 pub(super) async fn issue(call: &Call, body: Incoming) -> Answer {
     let form = if call.method == http::Method::POST {
-        let (pace, gate) = (call.app.pace(), &call.app.document_bodies);
-        let form = gather(body, FORM_BYTES_MAX, pace, gate).await;
+        let (pace, gate) = (call.app.pace(), &call.app.memory);
+        let client = client(&call.who, call.peer);
+        let form = gather(body, (FORM_BYTES_MAX, 1), pace, gate, &client).await;
         let bytes = form.map(|form| form.bytes).unwrap_or_default();
         parse_query(&String::from_utf8_lossy(&bytes))
     } else {

@@ -6,6 +6,7 @@ use crate::body::Body;
 use firn_formats::admin::Right;
 use firn_formats::http::content_range;
 use firn_formats::oci::{Digest, ErrorCode};
+use firn_services::budget::Client;
 use firn_services::registry::{RegistryError, Repository, UploadStatus};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, HeaderValue, LOCATION, RANGE};
 use http::{Method, Response, StatusCode};
@@ -24,7 +25,8 @@ pub(super) async fn begin(call: &Call, body: Incoming) -> Answer {
     }
     if let Some(digest) = call.parameter("digest") {
         let digest = Call::digest(digest)?;
-        let (mut reader, _place) = call.app.upload(body).await?;
+        let client = Client::known(repository.cache.name());
+        let (mut reader, _place) = call.app.upload(body, &client, None).await?;
         let wanted = digest.clone();
         call.work(move |app| {
             let registry = &app.services.registry;
@@ -115,7 +117,8 @@ async fn append(
     body: Incoming,
 ) -> Result<UploadStatus, Failure> {
     let start = start(call)?;
-    let (mut reader, _place) = call.app.upload(body).await?;
+    let client = Client::known(repository.cache.name());
+    let (mut reader, _place) = call.app.upload(body, &client, Some(&id)).await?;
     call.work(move |app| {
         let registry = &app.services.registry;
         registry.upload_append(&repository, &id, start, &mut reader)
@@ -129,7 +132,8 @@ async fn finish(call: &Call, repository: Repository, id: String, body: Incoming)
     })?;
     let digest = Call::digest(digest)?;
     let start = start(call)?;
-    let (mut reader, _place) = call.app.upload(body).await?;
+    let client = Client::known(repository.cache.name());
+    let (mut reader, _place) = call.app.upload(body, &client, Some(&id)).await?;
     let wanted = digest.clone();
     call.work(move |app| {
         let registry = &app.services.registry;

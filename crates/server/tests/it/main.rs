@@ -16,6 +16,7 @@ mod collection;
 mod connections;
 mod disk_full;
 mod http;
+mod images;
 mod malformed;
 mod nix_door;
 mod push_protocol;

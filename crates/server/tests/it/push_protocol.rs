@@ -507,3 +507,65 @@ fn a_cache_has_a_thousand_sessions_at_most() {
     admin.delete(&format!("/api/v1/push/{last}")).expect(204);
     begin("more").expect(200);
 }
+
+/// Lists that nothing follows: a cache has so much memory for them, and another cache its own.
+#[test]
+fn s9_proposals_end_where_their_share_of_memory_does_and_others_go_on() {
+    let server = TestServer::start();
+    let admin = Client::new(&server.url(), Some(server.admin_token()));
+    admin
+        .post_json("/api/v1/caches", &serde_json::json!({"name": "other"}))
+        .expect(200);
+    let session = |cache: &str, seed: &str| {
+        let request = Begin {
+            paths: vec![crate::samples::store_path(seed, "x").hash().to_string()],
+            ..Begin::default()
+        };
+        let path = format!("/api/v1/push/begin?cache={cache}");
+        let answer = admin.post_json(&path, &request).expect(200);
+        let begun: Begun = serde_json::from_slice(&answer.body).unwrap();
+        begun.session.unwrap()
+    };
+    let sessions = [session("main", "a"), session("main", "b")];
+    let list = |seed: u64, chunks: u64| {
+        let chunk = |index: u64| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&index.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+            id[8..16].copy_from_slice(&seed.to_le_bytes());
+            (id, 60_000)
+        };
+        encode_proposals(&[Proposal {
+            kind: BlobKind::Nar,
+            chunks: (0..chunks).map(chunk).collect(),
+        }])
+    };
+    let mut taken = 0;
+    let refused = (0..20).find_map(|number| {
+        let session = &sessions[number % 2];
+        let path = format!("/api/v1/push/{session}/blobs");
+        let answer = admin.send("POST", &path, &[], &list(number as u64, 200_000));
+        match answer.status {
+            200 => {
+                taken += 1;
+                None
+            }
+            _ => Some(answer),
+        }
+    });
+    let refused = refused.expect("no end of memory").expect(503);
+    assert_eq!(refused.header("retry-after"), Some("5"));
+    assert_eq!(taken, 5);
+    let held = server.running().services().budget.held();
+    assert!(held < 112 << 20, "{held}");
+    // Another cache has its own share.
+    let other = session("other", "c");
+    let path = format!("/api/v1/push/{other}/blobs");
+    admin
+        .send("POST", &path, &[], &list(100, 100_000))
+        .expect(200);
+    // What ends gives back.
+    for session in sessions.iter().chain([&other]) {
+        admin.delete(&format!("/api/v1/push/{session}")).expect(204);
+    }
+    assert_eq!(server.running().services().budget.held(), 0);
+}

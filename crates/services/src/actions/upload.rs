@@ -25,6 +25,9 @@ const PARTS_MAX: usize = 50_000;
 /// For the sake of uploads under way a repository may hold this many times its quota.
 const STAGED_QUOTAS: u64 = 2;
 
+/// Room is taken by so many bytes, for a part that does not say how long it is.
+const RESERVED_AT_ONCE: u64 = 1 << 20;
+
 /// Why something was not saved.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -276,19 +279,43 @@ impl Actions {
         let repository = &uploading.repository;
         let most = self.most(repository);
         let (cache, owner) = (repository.cache.row.id, &uploading.staged.owner);
-        let staged = self.store.staged_bytes(cache, owner)?;
-        let room = most.saturating_mul(STAGED_QUOTAS).saturating_sub(staged);
-        let most = most.min(room);
-        if length.is_some_and(|length| length > most) {
-            return Err(too_large(most));
-        }
+        let in_all = most.saturating_mul(STAGED_QUOTAS);
+        let mut room = self.room.coming((cache, repository.name.clone()));
+        let mut reserve = |bytes: u64| match bytes <= most
+            && room.grow(bytes, in_all, || {
+                Ok(self.store.staged_bytes(cache, owner)?)
+            })? {
+            true => Ok(bytes),
+            false => Err(too_large(most)),
+        };
+        let mut reserved = match length {
+            Some(length) => reserve(length)?,
+            None => 0,
+        };
         let mut writer = self.store.staged_part(uploading.id(), self.idle())?;
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             match body.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(count) if writer.length() + count as u64 > most => return Err(too_large(most)),
-                Ok(count) => writer.write(&buffer[..count])?,
+                Ok(count) => {
+                    let wanted = writer.length() + count as u64;
+                    match length {
+                        Some(said) if wanted > said => {
+                            return Err(ActionsError::Size {
+                                said,
+                                found: wanted,
+                            });
+                        }
+                        _ if wanted > most => return Err(too_large(most)),
+                        _ => {}
+                    }
+                    if wanted > reserved {
+                        let least = wanted - reserved;
+                        reserved +=
+                            reserve(RESERVED_AT_ONCE.max(least)).or_else(|_| reserve(least))?;
+                    }
+                    writer.write(&buffer[..count])?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(ServiceError::Interrupted(error).into()),
             }
@@ -296,7 +323,7 @@ impl Actions {
         let found = writer.length();
         match length {
             Some(said) if said != found => Err(ActionsError::Size { said, found }),
-            _ => Ok(writer.finish(&part.name())?.length),
+            _ => Ok(room.settle(|| writer.finish(&part.name()))?.length),
         }
     }
 

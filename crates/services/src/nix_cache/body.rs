@@ -1,11 +1,16 @@
 //! Upload bodies: decompressed as they come, with limits on what comes out.
 
+use super::window::{self, FREE_BYTES};
 use crate::ServiceError;
+use crate::access::Cache;
+use crate::budget::{Budget, Client, Full, Lease};
+use brotli_decompressor::BrotliDecoderParameter;
 use firn_formats::nix::Compression;
 use firn_formats::sha256::{Sha256, Sha256Hasher};
 use std::cell::RefCell;
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Largest NAR taken in, in bytes.
 pub(crate) const NAR_BYTES_MAX: u64 = 256 << 30;
@@ -13,10 +18,10 @@ pub(crate) const NAR_BYTES_MAX: u64 = 256 << 30;
 const FREE_OUTPUT_BYTES: u64 = 256 << 20;
 /// … and beyond it to this many times the bytes that came.
 const RATIO_MAX: u64 = 4096;
-/// Memory an xz body may ask for: its highest preset needs 65 MiB.
-const XZ_MEMORY_BYTES_MAX: u64 = 128 << 20;
-/// Log of the largest zstd window: its highest level uses 27, which Nix reads too.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// A document of so many bytes costs nothing.
+const SMALL_BYTES: usize = 256 << 10;
+/// How long a body waits for room for its window.
+const WINDOW_WITHIN: Duration = Duration::from_secs(60);
 const BUFFER_BYTES: usize = 128 << 10;
 
 #[derive(Default)]
@@ -54,33 +59,90 @@ impl<R: Read> Read for Watched<R> {
     }
 }
 
+/// Where the windows of a body's decoders are paid for.
+pub(crate) struct Room<'a> {
+    budget: &'a Budget,
+    client: Client,
+    lease: RefCell<Option<Lease>>,
+}
+
+impl<'a> Room<'a> {
+    pub(crate) fn new(budget: &'a Budget, cache: &Cache) -> Self {
+        Self::of(budget, Client::known(cache.name()))
+    }
+
+    fn of(budget: &'a Budget, client: Client) -> Self {
+        Self {
+            budget,
+            client,
+            lease: RefCell::new(None),
+        }
+    }
+
+    /// Pays for a window, if it is not one that every decoder may have.
+    fn pay_for_window(&self, window: u64) -> Result<(), ServiceError> {
+        match window <= FREE_BYTES {
+            true => Ok(()),
+            false => self.pay(window),
+        }
+    }
+
+    /// Pays for more. Only the first time it waits: afterwards it has what others may wait for.
+    fn pay(&self, bytes: u64) -> Result<(), ServiceError> {
+        let mut lease = self.lease.borrow_mut();
+        let paid = match &mut *lease {
+            Some(lease) => lease.grow(bytes),
+            None => self
+                .budget
+                .take_within(&self.client, bytes, WINDOW_WITHIN)
+                .map(|taken| *lease = Some(taken)),
+        };
+        paid.map_err(|Full| ServiceError::Busy)
+    }
+}
+
 /// Undoes a compression.
 fn decoder<'a>(
     format: Compression,
-    body: impl Read + 'a,
+    mut body: impl Read + 'a,
+    room: &Room<'_>,
 ) -> Result<Box<dyn Read + 'a>, ServiceError> {
     let fault = |source| ServiceError::Decompression {
         format: format.name(),
         source,
     };
+    let mut first = Vec::new();
+    if format != Compression::None {
+        // What fails here fails again where it is told from other faults.
+        let mut beginning = Read::by_ref(&mut body).take(window::FIRST_BYTES as u64);
+        if let Err(error) = beginning.read_to_end(&mut first) {
+            return Err(fault(error));
+        }
+    }
+    let window = window::window(format, &first)
+        .map_err(|error| fault(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+    room.pay_for_window(window)?;
+    let body = Cursor::new(first).chain(body);
     Ok(match format {
         Compression::None => Box::new(body),
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::new(body).map_err(fault)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(fault)?;
+            decoder.window_log_max(window::log(window)).map_err(fault)?;
             Box::new(decoder)
         }
         Compression::Xz => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(
-                XZ_MEMORY_BYTES_MAX,
-                liblzma::stream::CONCATENATED,
-            )
-            .map_err(|error| fault(error.into()))?;
+            let stream =
+                liblzma::stream::Stream::new_stream_decoder(window, liblzma::stream::CONCATENATED)
+                    .map_err(|error| fault(error.into()))?;
             Box::new(liblzma::read::XzDecoder::new_stream(body, stream))
         }
         Compression::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(body)),
         Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body)),
-        Compression::Brotli => Box::new(brotli_decompressor::Decompressor::new(body, BUFFER_BYTES)),
+        Compression::Brotli => {
+            let mut decoder = brotli_decompressor::Decompressor::new(body, BUFFER_BYTES);
+            decoder.set_parameter(BrotliDecoderParameter::BROTLI_DECODER_PARAM_LARGE_WINDOW, 0);
+            Box::new(decoder)
+        }
         Compression::Lz4 => {
             return Err(ServiceError::BadRequest(
                 "lz4 is not taken; use zstd, xz, bzip2, gzip, br or none".to_owned(),
@@ -112,6 +174,7 @@ pub(crate) fn decompress(
     encoding: Compression,
     compression: Compression,
     output_bytes_max: u64,
+    room: &Room<'_>,
     sink: &mut dyn FnMut(&[u8]) -> Result<(), ServiceError>,
 ) -> Result<Option<Sha256>, ServiceError> {
     let wire = Rc::new(RefCell::new(Came::default()));
@@ -125,14 +188,17 @@ pub(crate) fn decompress(
             inner: body,
             came: wire.clone(),
         },
-    )?;
+        room,
+    )
+    .map_err(|error| broke_off(&wire, &file, encoding, error))?;
     let mut watched = Watched {
         inner: plain,
         came: file.clone(),
     };
     let mut buffer = vec![0; BUFFER_BYTES];
     {
-        let mut out = decoder(compression, &mut watched)?;
+        let decoder = decoder(compression, &mut watched, room);
+        let mut out = decoder.map_err(|error| broke_off(&wire, &file, encoding, error))?;
         let mut written = 0u64;
         loop {
             let count = match out.read(&mut buffer) {
@@ -165,6 +231,25 @@ pub(crate) fn decompress(
     Ok(hasher.map(Sha256Hasher::finish))
 }
 
+/// A body that broke off before its decoder was made has no fault of compression.
+fn broke_off(
+    wire: &RefCell<Came>,
+    file: &RefCell<Came>,
+    encoding: Compression,
+    error: ServiceError,
+) -> ServiceError {
+    if let Some(source) = wire.borrow_mut().failed.take() {
+        return ServiceError::Interrupted(source);
+    }
+    match file.borrow_mut().failed.take() {
+        Some(source) => ServiceError::Decompression {
+            format: encoding.name(),
+            source,
+        },
+        None => error,
+    }
+}
+
 fn read_fault(
     wire: &RefCell<Came>,
     file: &RefCell<Came>,
@@ -187,26 +272,39 @@ fn read_fault(
     }
 }
 
-/// Reads a body of bounded size into memory.
+/// Reads a body of bounded size into memory, which `room` pays for where it is much.
 pub(crate) fn read_all(
     body: &mut dyn Read,
     encoding: Compression,
     what: &'static str,
     bytes_max: u64,
+    room: &Room<'_>,
 ) -> Result<Vec<u8>, ServiceError> {
     let mut out = Vec::new();
     let too_large = ServiceError::TooLarge {
         what,
         limit: bytes_max,
     };
-    decompress(body, encoding, Compression::None, bytes_max, &mut |bytes| {
+    let mut keep = |bytes: &[u8]| {
+        let (held, wanted) = (out.capacity(), out.len() + bytes.len());
+        if wanted > held {
+            let capacity = wanted.max(held * 2);
+            if wanted > SMALL_BYTES {
+                // The old bytes and the new place for them are there together.
+                room.pay(capacity as u64)?;
+            }
+            out.reserve_exact(capacity - out.len());
+        }
         out.extend_from_slice(bytes);
         Ok(())
-    })
-    .map_err(|error| match error {
-        ServiceError::TooLarge { .. } => too_large,
-        other => other,
-    })?;
+    };
+    let encoded = Compression::None;
+    decompress(body, encoding, encoded, bytes_max, room, &mut keep).map_err(
+        |error| match error {
+            ServiceError::TooLarge { .. } => too_large,
+            other => other,
+        },
+    )?;
     Ok(out)
 }
 
@@ -217,10 +315,15 @@ mod tests {
 
     fn gather(body: &[u8], format: Compression, max: u64) -> Result<Vec<u8>, ServiceError> {
         let mut out = Vec::new();
-        decompress(&mut &body[..], Compression::None, format, max, &mut |b| {
+        let budget = crate::budget::memory();
+        let room = Room::of(&budget, Client::known("test"));
+        let none = Compression::None;
+        decompress(&mut &body[..], none, format, max, &room, &mut |b| {
             out.extend_from_slice(b);
             Ok(())
         })?;
+        drop(room);
+        assert_eq!(budget.held(), 0);
         Ok(out)
     }
 
@@ -233,6 +336,31 @@ mod tests {
             Err(ServiceError::TooLarge { .. })
         ));
         assert_eq!(gather(&body, Compression::Zstd, 8 << 20).unwrap(), zeros);
+    }
+
+    /// A brotli stream that says it has a window of a gigabyte, in bytes that decode to nothing.
+    #[test]
+    fn s9_a_large_window_of_brotli_is_refused_with_a_reason() {
+        let mut body = vec![0x11, 0x1e];
+        body.extend([0; 155]);
+        let error = gather(&body, Compression::Brotli, 1 << 20).unwrap_err();
+        assert!(error.chain().contains("16 MiB"), "{}", error.chain());
+        assert_eq!(error.code(), firn_formats::push::ApiErrorCode::BadRequest);
+    }
+
+    #[test]
+    fn s9_a_document_in_memory_is_paid_for() {
+        let budget = crate::budget::memory();
+        let room = Room::of(&budget, Client::known("test"));
+        let text = vec![b' '; 5 << 20];
+        let read = read_all(&mut &text[..], Compression::None, "it", 64 << 20, &room).unwrap();
+        assert_eq!(read.len(), text.len());
+        assert!(budget.held() >= 5 << 20, "{}", budget.held());
+        let others = budget.try_take(&Client::known("other"), 90 << 20);
+        let again = Room::of(&budget, Client::known("other"));
+        let busy = read_all(&mut &text[..], Compression::None, "it", 64 << 20, &again);
+        drop(others);
+        assert!(busy.is_ok_and(|read| read.len() == text.len()));
     }
 
     #[test]

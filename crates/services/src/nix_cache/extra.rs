@@ -1,11 +1,11 @@
 //! What stands beside narinfos: listings, logs, debug info, realisations. Kept verbatim.
 
-use super::body::{content_encoding, read_all};
+use super::body::{Room, content_encoding, read_all};
 use super::{NixCache, Uploaded};
+use crate::sessions::SharedSession;
 use crate::{ServiceError, access::Cache, document, document::Document};
-use bytes::Bytes;
 use firn_formats::nix::NarInfo;
-use firn_formats::nix::listing::ListingBuilder;
+use firn_formats::nix::listing::ListingWriter;
 use firn_formats::nix::nar::Parser;
 use firn_store::{EntryKind, IfExists, NewEntry, Publication, PublishedEntry, Representation};
 use std::io::Read;
@@ -62,7 +62,7 @@ fn check_name(name: &str) -> Result<(), ServiceError> {
 }
 
 impl NixCache {
-    /// One such document.
+    /// One such document that was pushed or made.
     ///
     /// # Errors
     /// If the store fails.
@@ -73,11 +73,8 @@ impl NixCache {
         name: &str,
     ) -> Result<Option<Document>, ServiceError> {
         let found = self.store.entry(cache.row.id, kind.entry_kind(), name)?;
-        match found {
-            Some(entry) => Ok(Some(document::open(&self.store, &entry)?)),
-            None if kind == ExtraKind::Listing => self.made_listing(cache, name),
-            None => Ok(None),
-        }
+        let open = |entry| document::open(&self.store, &entry);
+        found.map(open).transpose()
     }
 
     /// Keeps one, in place of what was there.
@@ -93,11 +90,13 @@ impl NixCache {
         body: &mut dyn Read,
     ) -> Result<Uploaded, ServiceError> {
         check_name(name)?;
+        let room = Room::new(&self.budget, cache);
         let bytes = read_all(
             body,
             content_encoding(encoding)?,
             "the file",
             kind.bytes_max(),
+            &room,
         )?;
         if kind != ExtraKind::Log {
             serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).map_err(|error| {
@@ -116,7 +115,19 @@ impl NixCache {
         if_exists: IfExists,
     ) -> Result<Uploaded, ServiceError> {
         let shared = self.sessions.get(cache)?;
-        let (value, blobs) = document::keep(&self.store, &shared, kind.media_type(), bytes)?;
+        let kept = document::keep(&self.store, &shared, kind.media_type(), bytes)?;
+        self.publish_extra(cache, kind, name, kept, &shared, if_exists)
+    }
+
+    fn publish_extra(
+        &self,
+        cache: &Cache,
+        kind: ExtraKind,
+        name: &str,
+        (value, blobs): document::Kept,
+        shared: &SharedSession,
+        if_exists: IfExists,
+    ) -> Result<Uploaded, ServiceError> {
         let entry = NewEntry {
             kind: kind.entry_kind(),
             key: name.to_owned(),
@@ -139,34 +150,50 @@ impl NixCache {
         })
     }
 
-    /// A listing that nobody pushed: made from the NAR, and kept.
-    fn made_listing(&self, cache: &Cache, hash: &str) -> Result<Option<Document>, ServiceError> {
+    /// A listing that nobody pushed: made from the NAR while it is read, and kept. `None` if there is no such path, or if
+    /// its listing would be longer than any that is taken. Callers make one at a time: each costs what its NAR costs.
+    ///
+    /// # Errors
+    /// If the store fails, or what it has is no NAR.
+    pub fn made_listing(
+        &self,
+        cache: &Cache,
+        hash: &str,
+    ) -> Result<Option<Document>, ServiceError> {
+        // Somebody else may have made it meanwhile.
+        if let Some(found) = self.extra(cache, ExtraKind::Listing, hash)? {
+            return Ok(Some(found));
+        }
         let Some(entry) = self.store.entry(cache.row.id, EntryKind::Narinfo, hash)? else {
             return Ok(None);
         };
         let Some(blob) = entry.blobs.first() else {
             return Ok(None);
         };
+        if self.unlisted.get(blob).is_some() {
+            return Ok(None);
+        }
         let narinfo = NarInfo::parse(&String::from_utf8_lossy(&entry.value))?;
         let damaged = || ServiceError::StoredEntry(format!("the NAR of {}", narinfo.store_path));
+        let shared = self.sessions.get(cache)?;
+        let kind = ExtraKind::Listing;
+        let mut keeping = document::Keeping::new(&self.store, &shared, kind.media_type());
         let mut reader = self.store.read(*blob, Representation::Identity, None)?;
-        let mut parser = Parser::new();
-        let mut builder = ListingBuilder::default();
+        let (mut parser, mut listing) = (Parser::new(), ListingWriter::default());
         while let Some(block) = reader.next_block()? {
-            parser
-                .push(&block, &mut |event| builder.event(&event))
-                .map_err(|_| damaged())?;
+            shared.keep_alive()?;
+            let took = parser.push(&block, &mut |event| listing.event(&event));
+            took.map_err(|_| damaged())?;
+            keeping.write(&listing.take())?;
+            if keeping.length() > kind.bytes_max() || listing.is_impossible() {
+                self.unlisted.insert(*blob, ());
+                return Ok(None);
+            }
         }
         parser.finish().map_err(|_| damaged())?;
-        let Some(listing) = builder.finish() else {
-            return Ok(None);
-        };
-        let json = Bytes::from(serde_json::to_vec(&listing)?);
-        self.keep_extra(cache, ExtraKind::Listing, hash, &json, IfExists::Keep)?;
-        Ok(Some(Document {
-            media_type: ExtraKind::Listing.media_type().to_owned(),
-            length: json.len() as u64,
-            content: document::Content::Inline(json),
-        }))
+        keeping.write(&listing.finish().ok_or_else(damaged)?)?;
+        let kept = keeping.finish()?;
+        self.publish_extra(cache, kind, hash, kept, &shared, IfExists::Keep)?;
+        self.extra(cache, kind, hash)
     }
 }

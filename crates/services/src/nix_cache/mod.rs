@@ -14,6 +14,7 @@ mod memory;
 mod nar;
 mod narinfo;
 mod upload;
+mod window;
 mod wrap;
 
 pub use extra::ExtraKind;
@@ -24,12 +25,16 @@ pub use wrap::WrappedNar;
 pub(crate) use memory::Narinfos;
 pub(crate) use narinfo::{VerifiedPath, check_verified, parse_signatures};
 
+use crate::budget::Budget;
 use crate::retention::{Retention, Uses};
 use crate::{ServiceError, access::Cache, sessions::SharedSessions};
 use bytes::Bytes;
-use firn_store::{EntryKind, Store};
+use firn_store::{BlobId, EntryKind, Store};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+
+/// NARs without a listing that are remembered.
+const UNLISTED_MAX: usize = 4096;
 
 /// A store path's hash part as text.
 pub type HashText = [u8; 32];
@@ -43,6 +48,9 @@ pub struct NixCache {
     retention: Arc<Retention>,
     /// The store's changes that `narinfos` heeds.
     heeded: AtomicU64,
+    budget: Budget,
+    /// NARs whose listings are too long, or cannot be.
+    unlisted: quick_cache::sync::Cache<BlobId, ()>,
     /// Held while signatures are added to a narinfo that is there.
     merging: Mutex<()>,
 }
@@ -61,6 +69,7 @@ impl NixCache {
         narinfos: Arc<Narinfos>,
         uses: Arc<Uses>,
         retention: Arc<Retention>,
+        budget: Budget,
     ) -> Self {
         Self {
             sessions: SharedSessions::new(store.clone()),
@@ -68,6 +77,8 @@ impl NixCache {
             narinfos,
             uses,
             retention,
+            budget,
+            unlisted: quick_cache::sync::Cache::new(UNLISTED_MAX),
             heeded: AtomicU64::new(0),
             merging: Mutex::new(()),
         }

@@ -1,6 +1,6 @@
 //! `nix copy --to http…`: a NAR under a name, then the narinfo that ties it to a path.
 
-use super::body::{NAR_BYTES_MAX, content_encoding, decompress, read_all};
+use super::body::{NAR_BYTES_MAX, Room, content_encoding, decompress, read_all};
 use super::{HashText, NixCache, VerifiedPath, check_verified, hash_text};
 use crate::{ServiceError, access::Cache};
 use firn_chunks::Format;
@@ -54,6 +54,7 @@ impl NixCache {
         })?;
         let encoding = content_encoding(encoding)?;
         let (compression, mut body) = told_by_content(compression, encoding, body)?;
+        let room = Room::new(&self.budget, cache);
         let shared = self.sessions.get(cache)?;
         let mut ingest = self.store.ingest(shared.session(), Format::Nar);
         let actual = decompress(
@@ -61,6 +62,7 @@ impl NixCache {
             encoding,
             compression,
             NAR_BYTES_MAX,
+            &room,
             &mut |bytes| {
                 shared.keep_alive()?;
                 Ok(ingest.write(bytes)?)
@@ -117,6 +119,7 @@ impl NixCache {
             content_encoding(encoding)?,
             "the narinfo",
             NARINFO_BYTES_MAX as u64,
+            &Room::new(&self.budget, cache),
         )?;
         let text = String::from_utf8(text)
             .map_err(|_| ServiceError::BadRequest("the narinfo is not UTF-8".to_owned()))?;

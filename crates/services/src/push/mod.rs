@@ -5,12 +5,16 @@
 //! is stale, the client proposes again, and is asked for nothing that arrived before.
 
 mod frames;
+mod held;
 mod publish;
 mod session;
 
 pub use session::PushSession;
 
+use held::Missing;
+
 use crate::access::{Access, Cache};
+use crate::budget::Budget;
 use crate::{NixCache, Retention, ServiceError, sync::lock};
 use firn_chunks::{ChunkId, ChunkList, ChunkRef};
 use firn_formats::push::{
@@ -24,8 +28,6 @@ use std::time::Duration;
 
 /// Chunks in one blob: 64 GiB at the average size.
 const CHUNKS_PER_BLOB_MAX: usize = 1 << 20;
-/// Chunks of all open proposals of a session; they cost some 100 bytes each.
-const CHUNKS_PER_SESSION_MAX: usize = 4 << 20;
 /// A session without a request for this long loses what is in memory.
 const IDLE_MAX: Duration = Duration::from_secs(600);
 /// Push sessions of one cache that are open at a time.
@@ -39,6 +41,7 @@ pub struct Push {
     nix_cache: Arc<NixCache>,
     access: Arc<Access>,
     retention: Arc<Retention>,
+    budget: Budget,
     sessions: Mutex<HashMap<String, Arc<PushSession>>>,
 }
 
@@ -52,12 +55,14 @@ impl Push {
         nix_cache: Arc<NixCache>,
         access: Arc<Access>,
         retention: Arc<Retention>,
+        budget: Budget,
     ) -> Self {
         Self {
             store,
             nix_cache,
             access,
             retention,
+            budget,
             sessions: Mutex::new(HashMap::new()),
         }
     }
@@ -166,7 +171,7 @@ impl Push {
             });
         }
         let session = self.store.session_open(&cache.row)?;
-        self.remember(PushSession::new(session, cache.clone())?)
+        self.remember(PushSession::new(session, cache.clone(), &self.budget)?)
     }
 
     fn remember(&self, session: PushSession) -> Result<Arc<PushSession>, ServiceError> {
@@ -199,7 +204,7 @@ impl Push {
             .access
             .cache_by_id(session.cache)
             .ok_or(ServiceError::SessionGone)?;
-        self.remember(PushSession::new(session, cache)?)
+        self.remember(PushSession::new(session, cache, &self.budget)?)
     }
 
     /// Takes the beginning or the middle of a list that is too long for one request.
@@ -218,6 +223,7 @@ impl Push {
                 "a part has between 1 and {PART_CHUNKS_MAX} chunks"
             )));
         }
+        let _room = self.make_room(session, session.cost_of_part(&proposal.chunks))?;
         let part = session.add_part(proposal.chunks);
         Ok(PartTaken { part })
     }
@@ -238,43 +244,36 @@ impl Push {
             joined.append(&mut first.chunks);
             first.chunks = joined;
         }
-        let mut lists = Vec::with_capacity(proposals.len());
-        for proposal in &proposals {
-            lists.push(checked_list(proposal)?);
-        }
-        let mut seen = HashSet::new();
-        let mut ids = Vec::new();
-        for chunk in lists.iter().flat_map(|list| &list.chunks) {
-            if seen.insert(chunk.id) {
-                ids.push(chunk.id);
-            }
-        }
-        drop(seen);
-        let missing = self.store.pin(&session.session, &ids)?;
-        let mut to_mark: HashSet<ChunkId> = ids
+        let lists: Vec<ChunkList> = proposals
             .into_iter()
-            .zip(missing)
-            .filter_map(|(id, missing)| missing.then_some(id))
-            .collect();
+            .map(checked_list)
+            .collect::<Result<_, _>>()?;
+        let _room = self.make_room(session, session.cost_of(&lists))?;
+        // In order, not in a set: a set of as many takes several times the memory.
+        let chunks = lists.iter().flat_map(|list| &list.chunks);
+        let mut ids: Vec<ChunkId> = chunks.map(|chunk| chunk.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let missing = self.store.pin(&session.session, &ids)?;
+        let mut missing = Missing::new(ids, missing);
         let mut answers = Vec::with_capacity(lists.len());
-        let all_missing = to_mark.clone();
         let mut whole = Vec::new();
         for list in lists {
-            let lacks = list
-                .chunks
-                .iter()
-                .any(|chunk| all_missing.contains(&chunk.id));
+            let lacks = list.chunks.iter().any(|chunk| missing.has(&chunk.id));
             let id = list.id();
-            let missing = list
+            let asked = list
                 .chunks
                 .iter()
-                .map(|chunk| to_mark.remove(&chunk.id))
+                .map(|chunk| missing.ask(&chunk.id))
                 .collect();
-            let handle = session.add(&self.store, list, &all_missing)?;
+            let handle = session.add(&self.store, list, &missing)?;
             if !lacks {
                 whole.push((session.proposed(handle)?, id));
             }
-            answers.push(ProposalAnswer { handle, missing });
+            answers.push(ProposalAnswer {
+                handle,
+                missing: asked,
+            });
         }
         self.hash_ahead(session, whole);
         Ok(encode_answers(&answers))
@@ -325,7 +324,7 @@ impl Push {
     }
 }
 
-fn checked_list(proposal: &Proposal) -> Result<ChunkList, ServiceError> {
+fn checked_list(proposal: Proposal) -> Result<ChunkList, ServiceError> {
     if proposal.chunks.len() > CHUNKS_PER_BLOB_MAX {
         return Err(ServiceError::TooLarge {
             what: "the number of chunks of a blob",
@@ -341,10 +340,10 @@ fn checked_list(proposal: &Proposal) -> Result<ChunkList, ServiceError> {
     Ok(ChunkList {
         chunks: proposal
             .chunks
-            .iter()
+            .into_iter()
             .map(|(id, raw_length)| ChunkRef {
-                id: ChunkId(*id),
-                raw_length: *raw_length,
+                id: ChunkId(id),
+                raw_length,
             })
             .collect(),
     })

@@ -1,12 +1,14 @@
 //! What a push session holds in memory.
 
+use super::CHUNKS_PER_BLOB_MAX;
 use super::frames::Slices;
-use super::{CHUNKS_PER_BLOB_MAX, CHUNKS_PER_SESSION_MAX};
+use super::held::{CHUNK_COST, Missing, PART_CHUNK_COST, PROPOSAL_COST, Waiting};
+use crate::budget::{Budget, Client, Full, Lease};
 use crate::sessions::renewal;
 use crate::{ServiceError, access::Cache, sync::lock};
 use firn_chunks::{ChunkId, ChunkList, ListId};
 use firn_store::{BlobInfo, BlobVerifier, Session, Store};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -37,8 +39,7 @@ pub(super) struct Proposed {
 struct Proposals {
     by_handle: HashMap<u32, Arc<Proposed>>,
     by_list: HashMap<ListId, u32>,
-    /// Whose hashes a chunk that has yet to come holds up.
-    waiting: HashMap<ChunkId, Vec<u32>>,
+    waiting: Waiting,
     chunks: usize,
     next_handle: u32,
 }
@@ -54,6 +55,25 @@ struct Parts {
     next: u32,
 }
 
+/// What a session has paid for: what it holds, and what it is about to hold.
+struct Paid {
+    lease: Lease,
+    reserved: u64,
+}
+
+/// Room for what is about to be held. When it is dropped, what is held counts.
+pub(super) struct Reserved<'a> {
+    session: &'a PushSession,
+    cost: u64,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        lock(&self.session.paid).reserved -= self.cost;
+        self.session.settle_costs();
+    }
+}
+
 /// A push under way.
 pub struct PushSession {
     pub(super) session: Session,
@@ -63,18 +83,26 @@ pub struct PushSession {
     pub(super) decoding: Mutex<Slices>,
     proposals: Mutex<Proposals>,
     parts: Mutex<Parts>,
+    /// What it holds in memory is paid for.
+    paid: Mutex<Paid>,
     /// Stored bytes of all that it has published.
     published_bytes: AtomicU64,
     seen: Mutex<(Instant, Instant)>,
 }
 
 impl PushSession {
-    pub(super) fn new(session: Session, cache: Arc<Cache>) -> Result<Self, ServiceError> {
+    pub(super) fn new(
+        session: Session,
+        cache: Arc<Cache>,
+        budget: &Budget,
+    ) -> Result<Self, ServiceError> {
         // A client that still holds handles from before a restart must not meet new blobs under
         // them, so they begin anywhere.
         let next_handle = getrandom::u32().map_err(ServiceError::Random)?;
         let now = Instant::now();
+        let lease = budget.take_nothing(&Client::held(cache.name()));
         Ok(Self {
+            paid: Mutex::new(Paid { lease, reserved: 0 }),
             session,
             cache,
             decoding: Mutex::default(),
@@ -96,6 +124,54 @@ impl PushSession {
     /// Its id.
     pub fn id(&self) -> &str {
         &self.session.id
+    }
+
+    /// When its last request was.
+    pub(super) fn last_seen(&self) -> Instant {
+        lock(&self.seen).0
+    }
+
+    /// Pays for what is about to be held, if there is room.
+    pub(super) fn reserve(&self, cost: u64) -> Result<Reserved<'_>, Full> {
+        let mut paid = lock(&self.paid);
+        paid.lease.grow(cost)?;
+        paid.reserved += cost;
+        Ok(Reserved {
+            session: self,
+            cost,
+        })
+    }
+
+    /// What it has paid for.
+    pub(super) fn paid(&self) -> u64 {
+        lock(&self.paid).lease.amount()
+    }
+
+    /// Gives back what was paid for more than there is.
+    fn settle_costs(&self) {
+        let parts = lock(&self.parts).chunks as u64 * PART_CHUNK_COST;
+        let proposals = lock(&self.proposals).cost();
+        let mut paid = lock(&self.paid);
+        let needed = parts + proposals + paid.reserved;
+        let over = paid.lease.amount().saturating_sub(needed);
+        paid.lease.shrink(over);
+    }
+
+    /// Forgets all that was proposed: its client proposes again.
+    pub(super) fn forget(&self) {
+        let mut parts = lock(&self.parts);
+        *parts = Parts {
+            next: parts.next,
+            ..Parts::default()
+        };
+        drop(parts);
+        let mut proposals = lock(&self.proposals);
+        *proposals = Proposals {
+            next_handle: proposals.next_handle,
+            ..Proposals::default()
+        };
+        drop(proposals);
+        self.settle_costs();
     }
 
     pub(super) fn published_bytes(&self) -> u64 {
@@ -135,6 +211,8 @@ impl PushSession {
             };
             parts.chunks -= oldest.len();
         }
+        drop(parts);
+        self.settle_costs();
         part
     }
 
@@ -161,7 +239,7 @@ impl PushSession {
         &self,
         store: &Store,
         list: ChunkList,
-        missing: &HashSet<ChunkId>,
+        missing: &Missing,
     ) -> Result<u32, ServiceError> {
         let id = list.id();
         let count = list.chunks.len();
@@ -178,12 +256,6 @@ impl PushSession {
                 return Ok(handle);
             }
             proposals.remove(handle);
-        }
-        if proposals.chunks + count > CHUNKS_PER_SESSION_MAX {
-            return Err(ServiceError::TooLarge {
-                what: "the number of chunks proposed and not yet published",
-                limit: CHUNKS_PER_SESSION_MAX as u64,
-            });
         }
         let handle = proposals.next_handle;
         proposals.next_handle = handle.wrapping_add(1);
@@ -217,10 +289,7 @@ impl PushSession {
         arrived: impl Iterator<Item = &'a ChunkId>,
     ) -> Vec<Arc<Proposed>> {
         let mut proposals = lock(&self.proposals);
-        let mut handles: Vec<u32> = arrived
-            .filter_map(|id| proposals.waiting.remove(id))
-            .flatten()
-            .collect();
+        let mut handles: Vec<u32> = arrived.flat_map(|id| proposals.waiting.take(id)).collect();
         handles.sort_unstable();
         handles.dedup();
         let mut waited: Vec<_> = handles
@@ -235,17 +304,22 @@ impl PushSession {
     pub(super) fn settle(&self, proposed: &Proposed) {
         let mut proposals = lock(&self.proposals);
         proposals.chunks = proposals.chunks.saturating_sub(proposed.chunks);
+        drop(proposals);
+        self.settle_costs();
     }
 }
 
 impl Proposals {
-    fn wait_for(&mut self, handle: u32, list: &ChunkList, missing: &HashSet<ChunkId>) {
+    fn cost(&self) -> u64 {
+        self.by_handle.len() as u64 * PROPOSAL_COST
+            + self.chunks as u64 * CHUNK_COST
+            + self.waiting.cost()
+    }
+
+    fn wait_for(&mut self, handle: u32, list: &ChunkList, missing: &Missing) {
         for chunk in &list.chunks {
-            if missing.contains(&chunk.id) {
-                let waiting = self.waiting.entry(chunk.id).or_default();
-                if waiting.last() != Some(&handle) {
-                    waiting.push(handle);
-                }
+            if missing.has(&chunk.id) {
+                self.waiting.add(&chunk.id, handle);
             }
         }
     }

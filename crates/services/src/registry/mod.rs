@@ -18,6 +18,7 @@ mod tags;
 mod uploads;
 
 pub use error::RegistryError;
+pub use images::{IMAGES_MAX, Images, ImagesAsked};
 pub(crate) use manifests::index_children;
 pub use manifests::{
     FoundManifest, ManifestReference, NewManifest, StoredManifest, has_zstd_layers,
@@ -27,6 +28,7 @@ pub use uploads::UploadStatus;
 
 use crate::ServiceError;
 use crate::access::{Access, Cache};
+use crate::budget::Budget;
 use crate::retention::{Retention, Uses};
 use crate::sessions::SharedSessions;
 use firn_formats::oci::{Digest, ErrorCode, RepositoryName};
@@ -44,6 +46,8 @@ pub struct Registry {
     retention: Arc<Retention>,
     sessions: SharedSessions,
     uploads: Mutex<HashMap<String, Arc<uploads::Live>>>,
+    budget: Budget,
+    summaries: images::Summaries,
 }
 
 /// An image name: the cache it lies in and its name there.
@@ -95,6 +99,7 @@ impl Registry {
         access: Arc<Access>,
         uses: Arc<Uses>,
         retention: Arc<Retention>,
+        budget: Budget,
     ) -> Self {
         Self {
             uses,
@@ -103,6 +108,8 @@ impl Registry {
             store,
             access,
             uploads: Mutex::new(HashMap::new()),
+            budget,
+            summaries: images::Summaries::new(),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::access::Cache;
 use firn_store::{Entry, EntryKind};
 
 /// Entries read at once.
-const PAGE: usize = 1000;
+pub(super) const PAGE: usize = 1000;
 /// Most names in one answer.
 pub const LIST_MAX: usize = 1000;
 

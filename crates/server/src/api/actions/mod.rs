@@ -7,7 +7,7 @@
 pub(super) mod github;
 mod view;
 
-use super::{ADMIN_JSON_BYTES_MAX, Fault, admin::covers, json, who, work};
+use super::{Fault, admin::covers, small_json, who, work};
 use crate::app::App;
 use axum::Json;
 use axum::body::Body;
@@ -177,7 +177,7 @@ pub(super) async fn replace(
 ) -> Result<Json<ActionsReplaceable>, Fault> {
     let who = who(&app, &headers);
     let guest = query.guest(&app, &who, Right::Delete)?;
-    let request: ActionsReplace = json(&app, body, ADMIN_JSON_BYTES_MAX).await?;
+    let request: ActionsReplace = small_json(&app, body).await?;
     let (entries, until) = work(&app, move |app| {
         let actions = &app.services.actions;
         let mut entries = actions.list(&guest.repository)?;

@@ -1,10 +1,12 @@
 //! GitHub's semantics, a test for each row of their table, and where Firn does better.
 
 use super::Job;
+use crate::connections::{half_sent, status};
 use crate::http::Client;
 use crate::samples::noise;
 use firn_formats::actions::Scope;
 use firn_testkit::TestServer;
+use std::io::Write as _;
 use std::time::Duration;
 
 const PAUSE: Duration = Duration::from_millis(30);
@@ -305,4 +307,38 @@ fn names_have_limits_with_clear_errors() {
     main.twirp("GetCacheEntryDownloadURL", &body).expect(400);
     main.save(&"k".repeat(512), b"long");
     assert!(main.matched(&"k".repeat(500), &[]).is_some());
+}
+
+/// Each part alone fits; all of them were let in because none saw the others.
+#[test]
+fn s16_parts_that_come_at_once_do_not_pass_the_limit_together() {
+    const PART_BYTES: usize = 500_000;
+    let server = TestServer::start();
+    configure(
+        &server,
+        &serde_json::json!({"actions_quota_bytes": 1_000_000}),
+    );
+    let job = Job::on_main(&server);
+    let upload = job.reserve("many");
+    let mut parts: Vec<_> = (10..50)
+        .map(|part| {
+            let head = format!("PUT {upload}&comp=block&blockid=YQ{part} HTTP/1.1\r\n");
+            half_sent(&server.host(), &head, PART_BYTES, &[part; 100_000])
+        })
+        .collect();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let mut taken = 0;
+    for (part, stream) in (10..).zip(&mut parts) {
+        // Who was refused may have been told and hung up on already.
+        let _ = stream.write_all(&vec![part; PART_BYTES - 100_000]);
+    }
+    for stream in &mut parts {
+        match status(stream, std::time::Duration::from_secs(20)).as_deref() {
+            Some("HTTP/1.1 201") => taken += 1,
+            Some("HTTP/1.1 413") => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    // Twice the quota, and not a part more or less.
+    assert_eq!(taken, 4);
 }
