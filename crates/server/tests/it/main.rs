@@ -14,6 +14,7 @@ mod check;
 mod collection;
 mod connections;
 mod disk_full;
+mod hostile_pusher;
 mod http;
 mod malformed;
 mod nix_door;
