@@ -14,6 +14,7 @@ pub use chunking::{Chunked, FileChunks};
 pub use read::ArchiveReader;
 
 use firn_chunks::{ChunkList, ChunkRef, boundaries::Params};
+use firn_formats::nix::StorePath;
 use std::path::{Path, PathBuf};
 
 /// Why a tree cannot be archived.
@@ -26,6 +27,8 @@ pub enum ArchiveError {
         #[source]
         source: std::io::Error,
     },
+    #[error("{} is not on this machine, and its files decide what lies at the image's root", .0.absolute())]
+    Absent(StorePath),
     #[error("{0} is neither file, directory nor symlink")]
     Unsupported(PathBuf),
     #[error("{0} changed while it was read")]

@@ -14,6 +14,7 @@ mod clients;
 mod conformance;
 mod crash;
 mod docs;
+mod earlier;
 mod firn_commands;
 mod foreign_registry;
 mod full_system;

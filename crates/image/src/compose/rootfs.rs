@@ -13,7 +13,10 @@ pub(super) use entries::{RootEntries, RootEntry, RootNode};
 
 use crate::{archive::ArchiveError, closure::Closure, spec::ImageSpec};
 use firn_formats::nix::StorePath;
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 /// A place of the root directory that several roots claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,4 +49,16 @@ pub(super) fn collect(
     }
     entries.rule(&spec.rules);
     Ok((entries, conflicts))
+}
+
+/// A store path whose files decide what lies at the root has to be on this machine.
+fn must_be_here(store_dir: &Path, path: &StorePath) -> Result<(), ArchiveError> {
+    let local = store_dir.join(path.to_string());
+    match std::fs::symlink_metadata(&local) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(ArchiveError::Absent(path.clone()))
+        }
+        Err(error) => Err(ArchiveError::io(&local)(error)),
+    }
 }

@@ -1,7 +1,11 @@
 //! Files at the root: links, merged directories, conflicts, users, temporary directories.
 
 use crate::support::{HASHES, Store, bytes, run, text, write};
-use firn_image::{compose::PlannedImage, spec::ImageSpec};
+use firn_formats::Sha256;
+use firn_image::{
+    compose::{PlannedImage, plan_image_in},
+    spec::{CopiedPath, ImageSpec},
+};
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 /// Mode, path and target of each entry of the top layer.
@@ -140,4 +144,51 @@ fn a_root_that_is_a_file_is_not_linked() {
     write(&store.local("tool"), b"#!/bin/sh\n", 0o555);
     let image = store.image(&["tool"], links_only());
     assert!(image.layers.iter().all(|layer| !layer.root_files));
+}
+
+/// What lies at the root is not known without the files; an image without its links would be a wrong one.
+#[test]
+fn a_path_that_is_absent_is_an_error_where_its_files_decide_about_the_root() {
+    let store = Store::new();
+    symlink(
+        format!("{}/share", store_path(0, "libc")),
+        store.local("tool").join("linked"),
+    )
+    .unwrap();
+    let plan = |roots: &[&str], spec: ImageSpec, absent: &str| {
+        let closure = store.closure(roots);
+        let away = store.dir().join("away");
+        fs::rename(store.local(absent), &away).unwrap();
+        let planned = plan_image_in(store.dir(), closure, spec);
+        fs::rename(&away, store.local(absent)).unwrap();
+        planned.map(|_| ()).map_err(|error| error.to_string())
+    };
+    let copies = |name: &str| ImageSpec {
+        root_links: false,
+        copy_to_root: vec![CopiedPath {
+            path: store.path(name),
+            nar_hash: Sha256::of(b""),
+        }],
+        ..links_only()
+    };
+    let without_links = || ImageSpec {
+        root_links: false,
+        ..links_only()
+    };
+    for (roots, spec, absent) in [
+        (&["app"][..], links_only(), "app"),
+        (&["app", "tool"], links_only(), "tool"),
+        // A link of a root leads there, and whether it leads to a directory decides.
+        (&["tool"], links_only(), "libc"),
+        (&["app"], copies("tool"), "tool"),
+    ] {
+        let refused = plan(roots, spec, absent).unwrap_err();
+        let path = store.path(absent).absolute();
+        assert!(
+            refused.contains(&path) && refused.contains("is not on this machine"),
+            "{refused}"
+        );
+    }
+    plan(&["app"], without_links(), "app").unwrap();
+    plan(&["app"], links_only(), "libc").unwrap();
 }

@@ -133,6 +133,12 @@ impl Server {
             .success()
     }
 
+    /// Starts another binary on the same data and at the same address.
+    pub fn restart_as(&mut self, binary: &Path) {
+        self.binary = binary.to_owned();
+        self.restart();
+    }
+
     /// Starts again on the same data and at the same address.
     pub fn restart(&mut self) {
         (self.child, self.address) = spawn(&self.binary, &self.data, &self.address, &self.settings);
@@ -228,6 +234,12 @@ impl User {
             server: None,
             token: None,
         }
+    }
+
+    /// The same person with another `firn`.
+    pub fn with_binary(mut self, binary: &Path) -> Self {
+        self.binary = binary.to_owned();
+        self
     }
 
     /// Their home folder.

@@ -19,9 +19,10 @@ use firn_formats::{
     oci::Platform,
 };
 use firn_image::{
+    archive::ArchiveError,
     base::BaseImage,
     closure::Closure,
-    compose::{PlannedImage, plan_image_in},
+    compose::{PlanError, PlannedImage, plan_image_in},
     plan::History,
     spec::{
         Accounts, CREATED, CopiedPath, ImageSpec, LAYERS_DEFAULT, LayerGroup, Rules, SpecDocument,
@@ -198,7 +199,7 @@ impl Prepared {
             ..self.spec
         };
         let planned = plan_image_in(store.store_dir(), self.closure, spec)
-            .map_err(|error| Failure::of(&error))?;
+            .map_err(|error| not_planned(&error))?;
         for conflict in &planned.conflicts {
             progress.note(&format!(
                 "{} is {}'s; {} has one too",
@@ -208,6 +209,17 @@ impl Prepared {
             ));
         }
         Ok(planned)
+    }
+}
+
+fn not_planned(error: &PlanError) -> Failure {
+    let failure = Failure::of(error);
+    match error {
+        PlanError::Archive(ArchiveError::Absent(path)) => failure.hint(format!(
+            "bring it here with `firn pull {}`, or leave out the links with --no-root-links",
+            path.absolute()
+        )),
+        _ => failure,
     }
 }
 

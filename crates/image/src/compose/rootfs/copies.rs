@@ -4,6 +4,7 @@
 use super::{
     RootConflict,
     entries::{RootEntries, RootEntry, RootNode},
+    must_be_here,
 };
 use crate::{
     archive::{
@@ -22,6 +23,7 @@ pub(super) fn copy(
 ) -> Result<Vec<RootConflict>, ArchiveError> {
     let mut conflicts = Vec::new();
     for copied in paths {
+        must_be_here(store_dir, &copied.path)?;
         copy_one(store_dir, &copied.path, entries, &mut conflicts)?;
     }
     Ok(conflicts)

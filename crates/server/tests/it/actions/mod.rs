@@ -16,29 +16,29 @@ const SERVICE: &str = "/twirp/github.actions.results.api.v1.CacheService/";
 const VERSION: &str = "v1";
 
 /// A job: a token, and the calls that a client makes with it.
-struct Job {
+pub struct Job {
     http: Client,
     base: String,
 }
 
 impl Job {
-    fn new(server: &TestServer, repository: &str, scopes: &[Scope]) -> Self {
+    pub fn new(server: &TestServer, repository: &str, scopes: &[Scope]) -> Self {
         let token = server.actions_token("main", repository, scopes);
         Self::with_token(server, Some(&token))
     }
 
-    fn with_token(server: &TestServer, token: Option<&str>) -> Self {
+    pub fn with_token(server: &TestServer, token: Option<&str>) -> Self {
         Self {
             http: Client::new(&server.url(), token),
             base: server.url(),
         }
     }
 
-    fn on_main(server: &TestServer) -> Self {
+    pub fn on_main(server: &TestServer) -> Self {
         Self::new(server, "acme/web", &[Scope::write("refs/heads/main")])
     }
 
-    fn on_branch(server: &TestServer, branch: &str) -> Self {
+    pub fn on_branch(server: &TestServer, branch: &str) -> Self {
         let scopes = [
             Scope::write(&format!("refs/heads/{branch}")),
             Scope::read("refs/heads/main"),
@@ -46,23 +46,23 @@ impl Job {
         Self::new(server, "acme/web", &scopes)
     }
 
-    fn twirp(&self, method: &str, body: &Value) -> Answer {
+    pub fn twirp(&self, method: &str, body: &Value) -> Answer {
         self.http.post_json(&format!("{SERVICE}{method}"), body)
     }
 
     /// The path and query of a URL that the server gave.
-    fn path(&self, url: &str) -> String {
+    pub fn path(&self, url: &str) -> String {
         let path = url.strip_prefix(&self.base);
         path.unwrap_or_else(|| panic!("{url} is elsewhere"))
             .to_owned()
     }
 
-    fn create(&self, key: &str) -> Answer {
+    pub fn create(&self, key: &str) -> Answer {
         self.twirp("CreateCacheEntry", &json!({"key": key, "version": VERSION}))
     }
 
     /// The path of a new upload.
-    fn reserve(&self, key: &str) -> String {
+    pub fn reserve(&self, key: &str) -> String {
         let created = self.create(key).expect(200).json();
         assert_eq!(created["ok"], true, "{created}");
         self.path(created["signed_upload_url"].as_str().unwrap())
@@ -73,17 +73,17 @@ impl Job {
         Client::new(&self.base, None).send(method, path, headers, body)
     }
 
-    fn put(&self, path: &str, body: &[u8]) -> Answer {
+    pub fn put(&self, path: &str, body: &[u8]) -> Answer {
         self.blob("PUT", path, &[("x-ms-blob-type", "BlockBlob")], body)
     }
 
-    fn finalize(&self, key: &str, size: usize) -> Answer {
+    pub fn finalize(&self, key: &str, size: usize) -> Answer {
         let body = json!({"key": key, "version": VERSION, "size_bytes": size.to_string()});
         self.twirp("FinalizeCacheEntryUpload", &body)
     }
 
     /// Saves an entry; gives its id.
-    fn save(&self, key: &str, bytes: &[u8]) -> String {
+    pub fn save(&self, key: &str, bytes: &[u8]) -> String {
         let upload = self.reserve(key);
         self.put(&upload, bytes).expect(201);
         let done = self.finalize(key, bytes.len()).expect(200).json();
@@ -106,7 +106,7 @@ impl Job {
     }
 
     /// The matched key and the bytes.
-    fn restore(&self, key: &str, restore_keys: &[&str]) -> Option<(String, Vec<u8>)> {
+    pub fn restore(&self, key: &str, restore_keys: &[&str]) -> Option<(String, Vec<u8>)> {
         let found = self.get(key, restore_keys);
         if found["ok"] != true {
             return None;
@@ -116,7 +116,7 @@ impl Job {
         Some((matched, self.blob("GET", &path, &[], b"").expect(200).body))
     }
 
-    fn matched(&self, key: &str, restore_keys: &[&str]) -> Option<String> {
+    pub fn matched(&self, key: &str, restore_keys: &[&str]) -> Option<String> {
         self.restore(key, restore_keys).map(|(key, _)| key)
     }
 }
