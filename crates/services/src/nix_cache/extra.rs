@@ -1,17 +1,20 @@
-//! What stands beside narinfos: listings, logs, debug info, realisations. Kept verbatim.
+//! What stands beside narinfos: listings, logs, debug info, realisations. The first that comes stays, verbatim: a
+//! pusher changes nothing that others get. Listings are the server's own, made from the NAR.
 
 use super::body::{content_encoding, read_all};
-use super::{NixCache, Uploaded};
-use crate::{ServiceError, access::Cache, document, document::Document};
+use super::{NixCache, Uploaded, realisation};
+use crate::{ServiceError, access::Cache, document, document::Document, sync::lock};
 use bytes::Bytes;
 use firn_formats::nix::NarInfo;
 use firn_formats::nix::listing::ListingBuilder;
-use firn_formats::nix::nar::Parser;
+use firn_formats::nix::nar::{NarError, Parser};
 use firn_store::{EntryKind, IfExists, NewEntry, Publication, PublishedEntry, Representation};
 use std::io::Read;
 
 /// Longest name of such a document, in bytes.
 const NAME_BYTES_MAX: usize = 300;
+/// How the value of a listing says that it was made here: caches hold some that came from pushers.
+const MADE_LISTING: &str = "application/json; made=here";
 
 /// The documents beside narinfos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,17 +76,25 @@ impl NixCache {
         name: &str,
     ) -> Result<Option<Document>, ServiceError> {
         let found = self.store.entry(cache.row.id, kind.entry_kind(), name)?;
+        if kind != ExtraKind::Listing {
+            let open = |entry| document::open(&self.store, &entry);
+            return found.map(open).transpose();
+        }
+        let media_type = |value| document::read_value(value).map(|(media_type, _)| media_type);
         match found {
-            Some(entry) => Ok(Some(document::open(&self.store, &entry)?)),
-            None if kind == ExtraKind::Listing => self.made_listing(cache, name),
-            None => Ok(None),
+            Some(entry) if media_type(&entry.value) == Some(MADE_LISTING) => Ok(Some(Document {
+                media_type: kind.media_type().to_owned(),
+                ..document::open(&self.store, &entry)?
+            })),
+            _ => self.made_listing(cache, name),
         }
     }
 
-    /// Keeps one, in place of what was there.
+    /// Keeps one, if there is none: later realisations add signatures, later logs nothing. A listing is read and
+    /// let go, since the server makes its own.
     ///
     /// # Errors
-    /// If name or body are unsound, or the store fails.
+    /// If name or body are unsound, a realisation is another's, or the store fails.
     pub fn put_extra(
         &self,
         cache: &Cache,
@@ -104,19 +115,48 @@ impl NixCache {
                 ServiceError::BadRequest(format!("{name} is not JSON: {error}"))
             })?;
         }
-        self.keep_extra(cache, kind, name, &bytes, IfExists::Replace)
+        match kind {
+            ExtraKind::Listing => Ok(Uploaded::Known),
+            ExtraKind::Realisation | ExtraKind::BuildTrace => {
+                self.keep_realisation(cache, kind, name, &bytes)
+            }
+            ExtraKind::Log | ExtraKind::DebugInfo => {
+                self.keep_extra(cache, kind, kind.media_type(), name, &bytes, IfExists::Keep)
+            }
+        }
+    }
+
+    fn keep_realisation(
+        &self,
+        cache: &Cache,
+        kind: ExtraKind,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<Uploaded, ServiceError> {
+        let new = realisation::checked(kind, name, bytes)?;
+        let media_type = kind.media_type();
+        let _merging = lock(&self.merging);
+        let Some(entry) = self.store.entry(cache.row.id, kind.entry_kind(), name)? else {
+            return self.keep_extra(cache, kind, media_type, name, bytes, IfExists::Keep);
+        };
+        let known = document::open(&self.store, &entry)?.into_bytes()?;
+        if let Some(merged) = realisation::signed(&known, &new)? {
+            self.keep_extra(cache, kind, media_type, name, &merged, IfExists::Replace)?;
+        }
+        Ok(Uploaded::Known)
     }
 
     fn keep_extra(
         &self,
         cache: &Cache,
         kind: ExtraKind,
+        media_type: &str,
         name: &str,
         bytes: &[u8],
         if_exists: IfExists,
     ) -> Result<Uploaded, ServiceError> {
         let shared = self.sessions.get(cache)?;
-        let (value, blobs) = document::keep(&self.store, &shared, kind.media_type(), bytes)?;
+        let (value, blobs) = document::keep(&self.store, &shared, media_type, bytes)?;
         let entry = NewEntry {
             kind: kind.entry_kind(),
             key: name.to_owned(),
@@ -139,7 +179,7 @@ impl NixCache {
         })
     }
 
-    /// A listing that nobody pushed: made from the NAR, and kept.
+    /// A listing made from the NAR, and kept. What is no NAR has none: such were published once.
     fn made_listing(&self, cache: &Cache, hash: &str) -> Result<Option<Document>, ServiceError> {
         let Some(entry) = self.store.entry(cache.row.id, EntryKind::Narinfo, hash)? else {
             return Ok(None);
@@ -148,21 +188,28 @@ impl NixCache {
             return Ok(None);
         };
         let narinfo = NarInfo::parse(&String::from_utf8_lossy(&entry.value))?;
-        let damaged = || ServiceError::StoredEntry(format!("the NAR of {}", narinfo.store_path));
+        let none = |fault: NarError| {
+            tracing::info!(path = %narinfo.store_path, %fault, "no listing: its NAR is none");
+            Ok(None)
+        };
         let mut reader = self.store.read(*blob, Representation::Identity, None)?;
-        let mut parser = Parser::new();
+        let mut parser = Parser::of_stored();
         let mut builder = ListingBuilder::default();
         while let Some(block) = reader.next_block()? {
-            parser
-                .push(&block, &mut |event| builder.event(&event))
-                .map_err(|_| damaged())?;
+            if let Err(fault) = parser.push(&block, &mut |event| builder.event(&event)) {
+                return none(fault);
+            }
         }
-        parser.finish().map_err(|_| damaged())?;
+        if let Err(fault) = parser.finish() {
+            return none(fault);
+        }
         let Some(listing) = builder.finish() else {
             return Ok(None);
         };
         let json = Bytes::from(serde_json::to_vec(&listing)?);
-        self.keep_extra(cache, ExtraKind::Listing, hash, &json, IfExists::Keep)?;
+        let kind = ExtraKind::Listing;
+        // In the place of one that a pusher sent.
+        self.keep_extra(cache, kind, MADE_LISTING, hash, &json, IfExists::Replace)?;
         Ok(Some(Document {
             media_type: ExtraKind::Listing.media_type().to_owned(),
             length: json.len() as u64,

@@ -259,7 +259,7 @@ impl Push {
         let mut answers = Vec::with_capacity(lists.len());
         let all_missing = to_mark.clone();
         let mut whole = Vec::new();
-        for list in lists {
+        for (list, proposal) in lists.into_iter().zip(&proposals) {
             let lacks = list
                 .chunks
                 .iter()
@@ -270,7 +270,7 @@ impl Push {
                 .iter()
                 .map(|chunk| to_mark.remove(&chunk.id))
                 .collect();
-            let handle = session.add(&self.store, list, &all_missing)?;
+            let handle = session.add(&self.store, proposal.kind, list, &all_missing)?;
             if !lacks {
                 whole.push((session.proposed(handle)?, id));
             }
