@@ -14,6 +14,7 @@ mod check;
 mod collection;
 mod connections;
 mod disk_full;
+mod doors;
 mod http;
 mod malformed;
 mod nix_door;
