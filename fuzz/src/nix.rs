@@ -5,7 +5,9 @@ use firn_formats::nix::listing::{Listing, ListingBuilder};
 use firn_formats::nix::nar::{Event, Parser};
 use firn_formats::nix::realisation::RealisationName;
 use firn_formats::nix::rewrap::{Encoder, Format, wrapped_length};
-use firn_formats::nix::{CacheInfo, Hash, NarInfo, PublicKey, SecretKey, Signature, StorePath};
+use firn_formats::nix::{
+    CacheInfo, ContentAddress, Hash, NarInfo, PublicKey, SecretKey, Signature, StorePath,
+};
 
 fn parse_nar(archive: &[u8], piece: usize) -> Option<(usize, Option<Listing>)> {
     let mut parser = Parser::new();
@@ -77,6 +79,9 @@ pub(crate) fn names(input: &[u8]) {
     }
     if let Ok(hash) = Hash::parse(text) {
         assert_eq!(Hash::parse(&hash.to_string()), Ok(hash));
+    }
+    if let Some(address) = ContentAddress::parse(text) {
+        assert!(text.contains(address.hash.algorithm().name()));
     }
     if let Ok(signature) = Signature::parse(text) {
         assert_eq!(Signature::parse(&signature.to_string()), Ok(signature));

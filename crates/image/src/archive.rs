@@ -31,6 +31,8 @@ pub enum ArchiveError {
     Absent(StorePath),
     #[error("{0} is neither file, directory nor symlink")]
     Unsupported(PathBuf),
+    #[error("{path}: directories deeper than {limit}, which Nix does not restore")]
+    TooDeep { path: PathBuf, limit: usize },
     #[error("{0} changed while it was read")]
     Changed(PathBuf),
     #[error("the archive has {length} bytes, {wanted} were asked for")]

@@ -250,6 +250,9 @@ impl Doors {
             Door::Registry => registry::handle(self.app, request).await,
             Door::Actions => actions::handle(self.app, request).await,
             Door::Api | Door::Operations => {
+                if let Some(refused) = api::refused_as_foreign(&request) {
+                    return refused.map(Body::Axum);
+                }
                 let sent = self.app.metrics.sent(door);
                 match self.axum.call(request.map(axum::body::Body::new)).await {
                     Ok(response) => {

@@ -17,6 +17,9 @@ pub const DEFAULT_DATA: &str = "./firn-data";
 pub struct Config {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// A second address and port, for `/metrics` alone and without a token: for Prometheus in a network of its own.
+    /// At the first address figures are for tokens that may pull from all caches.
+    pub metrics_listen: Option<SocketAddr>,
     /// The folder of everything: store, keys, tokens.
     pub data: PathBuf,
     /// How clients reach the server, such as `https://cache.example.org`, if not by its address.
@@ -55,6 +58,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8484)),
+            metrics_listen: None,
             data: PathBuf::from(DEFAULT_DATA),
             public_url: None,
             pack_bytes_target: 32 << 20,

@@ -1,6 +1,8 @@
 //! Health, metrics, and the page that tells a person what to paste.
 
+use crate::api::{Fault, covers};
 use crate::app::{App, blocking};
+use crate::auth::identify;
 use crate::welcome;
 use axum::Router;
 use axum::extract::State;
@@ -8,8 +10,8 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use firn_formats::admin::Right;
 use firn_services::Identity;
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 
 /// The routes.
@@ -19,6 +21,11 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+}
+
+/// The routes of the address that is for figures only: no token is asked for there.
+pub(crate) fn figures_only() -> Router<Arc<App>> {
+    Router::new().route("/metrics", get(figures))
 }
 
 /// Ready means that the store answers.
@@ -37,7 +44,14 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-async fn metrics(State(app): State<Arc<App>>) -> Response {
+/// Figures over all caches tell of private ones, so they are for those who may read all.
+async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Fault> {
+    let who = identify(&app.services.access, &headers);
+    covers(&who, &["*".to_owned()], Right::Pull)?;
+    Ok(figures(State(app)).await)
+}
+
+async fn figures(State(app): State<Arc<App>>) -> Response {
     let text = blocking(move || {
         let stats = app.services.store.stats()?;
         // Names of private caches are nobody's business; their numbers tell nothing.

@@ -7,6 +7,10 @@ use crate::listen;
 use crate::welcome::lines;
 use firn_services::{ServiceError, Services};
 use firn_store::{RebuildReport, Store, StoreError};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +24,8 @@ use tokio::task::JoinHandle;
 
 /// How often what clients left behind is dropped.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Connections to the address for figures.
+const FIGURES_CONNECTIONS_MAX: usize = 64;
 /// Threads for work that blocks.
 const BLOCKING_THREADS_MAX: usize = 128;
 
@@ -81,6 +87,8 @@ struct Parts {
     runtime: Runtime,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
+    /// Ends the address for figures when it goes.
+    _figures: Option<oneshot::Sender<()>>,
 }
 
 /// Opens the store, makes what a first start needs, listens, serves.
@@ -101,19 +109,19 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         .thread_name("firn-server")
         .build()
         .map_err(StartError::Runtime)?;
-    let listen_fault = |source| StartError::Listen {
+    let listener = listen_at(&runtime, config.listen)?;
+    let figures = config.metrics_listen.map(|at| listen_at(&runtime, at));
+    let figures = figures.transpose()?;
+    let address = listener.local_addr().map_err(|source| StartError::Listen {
         address: config.listen,
         source,
-    };
-    let listener = runtime
-        .block_on(TcpListener::bind(config.listen))
-        .map_err(listen_fault)?;
-    let address = listener.local_addr().map_err(listen_fault)?;
+    })?;
     let url = match &config.public_url {
         Some(url) => url.trim_end_matches('/').to_owned(),
         None => format!("http://{}", reachable(address)),
     };
     let app = Arc::new(App::new(services, config, url));
+    let figures = figures.map(|listener| serve_figures(&runtime, &app, listener));
     let (stop, stopped) = oneshot::channel();
     let doors = Doors::new(app.clone());
     let serving = runtime.spawn(listen::serve(
@@ -136,8 +144,30 @@ pub fn start(config: Config) -> Result<Running, StartError> {
             runtime,
             stop,
             serving,
+            _figures: figures,
         }),
     })
+}
+
+fn listen_at(runtime: &Runtime, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listening = runtime.block_on(TcpListener::bind(address));
+    listening.map_err(|source| StartError::Listen { address, source })
+}
+
+/// Serves `/metrics` at an address of its own until the sender is dropped.
+fn serve_figures(runtime: &Runtime, app: &Arc<App>, listener: TcpListener) -> oneshot::Sender<()> {
+    let router = crate::operations::figures_only().with_state(app.clone());
+    let figures = TowerToHyperService::new(router);
+    let (stop, stopped) = oneshot::channel();
+    runtime.spawn(listen::serve(
+        listener,
+        move |request: Request<Incoming>| figures.call(request.map(axum::body::Body::new)),
+        FIGURES_CONNECTIONS_MAX,
+        app.config.limits.clone(),
+        Duration::from_secs(app.config.drain_seconds),
+        stopped,
+    ));
+    stop
 }
 
 /// Threads that only move bytes; hashing and compressing have their own. With one for each core, a thread that

@@ -12,6 +12,12 @@ pub enum ServiceError {
     BadRequest(String),
     #[error("malformed upload")]
     Format(#[source] firn_chunks::chunker::FormatError),
+    #[error("the NAR of {path} is not taken")]
+    Nar {
+        path: String,
+        #[source]
+        source: firn_formats::nix::nar::NarError,
+    },
     #[error("malformed narinfo")]
     NarInfo(#[from] firn_formats::nix::narinfo::NarInfoError),
     #[error("malformed request body")]
@@ -44,6 +50,11 @@ pub enum ServiceError {
     TooManyUploads(usize),
     #[error("{what} is larger than {limit} bytes")]
     TooLarge { what: &'static str, limit: u64 },
+    #[error(
+        "the body decompresses to more than {limit} bytes, far more than came; send it without compression \
+         (nix copy --to 'URL?compression=none'), or by firn push"
+    )]
+    Expands { limit: u64 },
     #[error("there are {limit} {what} already; come again when some have ended")]
     TooMany { what: &'static str, limit: usize },
     #[error("the server has no place for this now; come again")]
@@ -107,6 +118,7 @@ impl ServiceError {
             }
             Self::BadRequest(_)
             | Self::Format(_)
+            | Self::Nar { .. }
             | Self::NarInfo(_)
             | Self::Wire(_)
             | Self::Frame(_)
@@ -119,7 +131,7 @@ impl ServiceError {
             Self::HashMismatch(_) => ApiErrorCode::HashMismatch,
             Self::MissingReference(_) => ApiErrorCode::MissingReference,
             Self::Conflict(_) | Self::TooManyUploads(_) => ApiErrorCode::Conflict,
-            Self::TooLarge { .. } => ApiErrorCode::TooLarge,
+            Self::TooLarge { .. } | Self::Expands { .. } => ApiErrorCode::TooLarge,
             Self::TooMany { .. } => ApiErrorCode::TooMany,
             Self::Busy => ApiErrorCode::Busy,
             Self::QuotaExceeded(_) => ApiErrorCode::QuotaExceeded,

@@ -65,7 +65,7 @@ pub use retention::Eviction;
 pub use staged::{PartWriter, StagedReader};
 pub use types::*;
 pub use uploads::Upload;
-pub use verifier::{BlobVerifier, FreshChunk};
+pub use verifier::{BlobVerifier, FreshChunk, Observer};
 
 use db::{Durability, blobs, caches, entries, sessions};
 use failpoint::{Point, reach};
@@ -358,6 +358,16 @@ impl Store {
             .map(|verifier| verifier.for_session(session))
             .collect();
         self.inner.put_blobs(verifiers)
+    }
+
+    /// Remembers that these blobs were parsed and are NARs, so that nobody need parse them again.
+    pub fn mark_nars(&self, blobs: Vec<BlobId>) -> Result<(), StoreError> {
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        self.inner.db.write(Durability::Ordered, move |connection| {
+            db::blobs::set_nar(connection, &blobs)
+        })
     }
 
     /// Starts taking in a stream of bytes: chunks, compresses what is new, stores, hashes.

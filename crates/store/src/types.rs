@@ -292,6 +292,8 @@ pub struct BlobInfo {
     pub zstd_length: u64,
     /// Digest and size of the deterministic gzip, once made.
     pub gzip: Option<(Sha256, u64)>,
+    /// Whether it was parsed and is a NAR. Where it was not, it may be one all the same.
+    pub nar: bool,
 }
 
 /// Which bytes of a blob.

@@ -13,7 +13,7 @@ use firn_chunks::{ChunkId, ChunkList, VerifiedFrame};
 use firn_formats::Sha256;
 use firn_formats::sha256::Sha256Hasher;
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Chunks looked up at once.
 const LOOKUP_MAX: usize = 512;
@@ -28,6 +28,20 @@ pub struct BlobVerifier {
     pub(crate) session: String,
     list: ChunkList,
     hashes: Hashes,
+    observed: Option<Observed>,
+}
+
+/// Reads along while a blob is hashed, in the same pass: its raw bytes, in order, each once. What it finds is its
+/// own; hashing goes on whatever that is. It has seen nothing, or not all, of a blob whose list was known.
+pub trait Observer: Send {
+    /// The next bytes.
+    fn read(&mut self, raw: &[u8]);
+}
+
+/// An observer, and how many chunks it has read: hashing may begin again, reading does not.
+struct Observed {
+    observer: Arc<Mutex<dyn Observer>>,
+    chunks: usize,
 }
 
 /// A chunk that has just been decoded, so that its blobs need not decode it again.
@@ -57,7 +71,14 @@ impl Hashes {
         self
     }
 
-    fn add(&mut self, raw: &[u8], frame: &[u8], checksum: u64) {
+    fn add(&mut self, observed: &mut Option<Observed>, raw: &[u8], frame: &[u8], checksum: u64) {
+        if let Some(observed) = observed
+            && observed.chunks == self.frames.len()
+        {
+            let observer = observed.observer.lock();
+            observer.unwrap_or_else(PoisonError::into_inner).read(raw);
+            observed.chunks += 1;
+        }
         self.identity.update(raw);
         self.add_frame(frame, checksum);
     }
@@ -113,7 +134,16 @@ impl BlobVerifier {
             session: session.id.clone(),
             list,
             hashes: Hashes::default(),
+            observed: None,
         }
+    }
+
+    /// Lets `observer` read along from here on; to be called before anything is hashed.
+    pub fn observe(&mut self, observer: Arc<Mutex<dyn Observer>>) {
+        self.observed = Some(Observed {
+            observer,
+            chunks: 0,
+        });
     }
 
     /// One whose frames have all been hashed.
@@ -163,7 +193,9 @@ impl BlobVerifier {
                     break;
                 };
                 check_length(&chunk.id, chunk.raw_length, raw.len())?;
-                self.hashes.add(raw, frame.frame(), frame.record().checksum);
+                let checksum = frame.record().checksum;
+                self.hashes
+                    .add(&mut self.observed, raw, frame.frame(), checksum);
             }
             if !self.advance_stored(fresh)? {
                 return Ok(());
@@ -199,9 +231,10 @@ impl BlobVerifier {
             source: &self.source,
             domain: self.domain,
         };
+        let (hashes, observed) = (&mut self.hashes, &mut self.observed);
         held.hash(&located, |frame, located| {
             codec::decode(frame, located.raw_length, |raw| {
-                self.hashes.add(raw, frame, located.checksum);
+                hashes.add(observed, raw, frame, located.checksum);
             })
         })?;
         Ok(!located.is_empty())

@@ -209,12 +209,14 @@ fn admin_requests() -> Vec<Request> {
             "POST",
             "/api/v1/caches",
             r#"{"name":"acme/web","public":true,"domain":"acme/web"}"#,
-        ),
+        )
+        .header("content-type", "application/json"),
         Request::new(
             "POST",
             "/api/v1/tokens",
             r#"{"caches":["acme/*"],"allow":["pull","push"],"expires_in":60,"note":"n"}"#,
-        ),
+        )
+        .header("content-type", "application/json"),
         Request::new(
             "POST",
             "/api/v1/status",

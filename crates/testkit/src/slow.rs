@@ -100,7 +100,7 @@ impl Slow {
                 (body(head), "x".repeat(1000))
             }
             2 => (
-                body(head("POST", "/api/v1/caches", token)),
+                body(head("POST", "/api/v1/caches", token) + "Content-Type: application/json\r\n"),
                 " ".repeat(1000),
             ),
             _ => (head("GET", nar_path, token) + "\r\n", String::new()),

@@ -190,7 +190,7 @@ pub(crate) fn decompress<'r>(
 
 /// Unpacks a NAR at `root` and checks its hash and size.
 fn unpack(nar: &mut dyn Read, root: &Path, info: &NarInfo, progress: &dyn Progress) -> Result<()> {
-    let mut parser = Parser::new();
+    let mut parser = Parser::of_stored();
     let mut hasher = Sha256Hasher::new();
     let mut tree = TreeWriter::new(root);
     let mut block = vec![0; BLOCK_BYTES];

@@ -4,7 +4,7 @@ use super::{
     Archive, ArchiveError, Builder,
     tree::{self, Node, Step},
 };
-use firn_formats::nix::nar::Writer;
+use firn_formats::nix::nar::{DEPTH_MAX, Writer};
 use std::path::Path;
 
 pub(super) fn build(root: &Path) -> Result<Archive, ArchiveError> {
@@ -18,6 +18,12 @@ pub(super) fn build(root: &Path) -> Result<Archive, ArchiveError> {
                 local,
                 node,
             } => {
+                if depth >= DEPTH_MAX && *node == Node::Directory {
+                    return Err(ArchiveError::TooDeep {
+                        path: local.to_owned(),
+                        limit: DEPTH_MAX,
+                    });
+                }
                 if depth > 0 {
                     writer.entry_begin(builder.literals(), name);
                 }

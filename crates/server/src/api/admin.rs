@@ -24,7 +24,7 @@ use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 
 /// Whether `who` holds `right` on all that `patterns` cover.
-pub(super) fn covers(who: &Identity, patterns: &[String], right: Right) -> Result<(), Refusal> {
+pub(crate) fn covers(who: &Identity, patterns: &[String], right: Right) -> Result<(), Refusal> {
     match who {
         Identity::Anonymous => Err(Refusal::Unauthorized),
         Identity::Refused(fault) => Err(Refusal::BadToken(*fault)),
@@ -98,6 +98,9 @@ pub(super) async fn cache_create(
     // To share a domain is to share what is in it: that takes the right on both names.
     let mut names = vec![request.name.clone()];
     names.extend(request.domain.clone());
+    // Its images may be called as some of the cache above.
+    let above = app.services.access.parent(&request.name);
+    names.extend(above.map(|cache| cache.name().to_owned()));
     covers(&who, &names, Right::Admin)?;
     let view = work(&app, move |app| {
         let access = &app.services.access;

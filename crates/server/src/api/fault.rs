@@ -26,7 +26,7 @@ impl Fault {
         })
     }
 
-    fn with_hint(mut self, hint: &str) -> Self {
+    pub(super) fn with_hint(mut self, hint: &str) -> Self {
         self.0.hint = Some(hint.to_owned());
         self
     }

@@ -4,13 +4,16 @@ mod actions;
 mod admin;
 mod check;
 mod fault;
+mod foreign;
 mod gc;
 mod oidc;
 mod pull;
 mod push;
 mod retention;
 
+pub(crate) use admin::covers;
 pub(crate) use fault::Fault;
+pub(crate) use foreign::refused as refused_as_foreign;
 pub(crate) use oidc::Keys as OidcKeys;
 
 use crate::app::{App, blocking};

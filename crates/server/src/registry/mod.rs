@@ -120,7 +120,8 @@ impl Call {
 
     /// The repository, if the caller has the right on its cache.
     fn repository(&self, right: Right) -> Result<Repository, Failure> {
-        let (cache, rest) = self.app.services.registry.split_name(&self.name)?;
+        let registry = &self.app.services.registry;
+        let (cache, rest) = registry.split_name(&self.who, &self.name)?;
         let cache = self
             .app
             .services
@@ -225,31 +226,43 @@ impl Call {
                 .is_some_and(|agent| agent.starts_with("containerd/1."))
     }
 
+    /// Whether what is not here may be in a cache of a longer name that the caller has not shown to have a right on:
+    /// `a/b/c` is the image `b/c` of `a`, or `c` of `a/b`. Clients such as containerd bring their credentials only
+    /// when they are asked for them. Asked alike whether there is such a cache or not.
+    fn may_see_more(&self) -> bool {
+        let registry = &self.app.services.registry;
+        let Ok((cache, _)) = registry.split_name(&self.who, &self.name) else {
+            return false;
+        };
+        if self.name.matches('/').count() < 2 || cache.contains('/') {
+            return false;
+        }
+        match &self.who {
+            Identity::Anonymous | Identity::Refused(_) => true,
+            // Made for some scope, of a token that may give more.
+            Identity::Token(claims) => {
+                claims.registry && claims.parent.is_some() && !self.who.has_any_right(&cache)
+            }
+        }
+    }
+
     async fn catalog(&self) -> Answer {
         let who = self.who.clone();
-        let mut names = self
+        let last = self.parameter("last").map(str::to_owned);
+        let count = self.count()?.unwrap_or(firn_services::registry::LIST_MAX);
+        let page = self
             .work(move |app| {
-                let mut names = Vec::new();
-                for cache in app.services.access.caches(&who, Right::Pull) {
-                    names.extend(app.services.registry.repositories(&cache)?);
-                }
-                names.sort_unstable();
-                Ok(names)
+                let caches = app.services.access.caches(&who, Right::Pull);
+                let registry = &app.services.registry;
+                registry.catalog(&caches, count, last.as_deref())
             })
             .await?;
-        if let Some(last) = self.parameter("last") {
-            names.retain(|name| name.as_str() > last);
-        }
-        let count = self.count()?.unwrap_or(firn_services::registry::LIST_MAX);
-        let more = names.len() > count;
-        names.truncate(count);
-        let link = more.then(|| {
-            names
-                .last()
-                .map(|last| ("/v2/_catalog".to_owned(), last.clone()))
-        });
-        let body = serde_json::json!({ "repositories": names }).to_string();
-        Ok(listed(body, count, link.flatten()))
+        let link = match page.names.last() {
+            Some(last) if page.more => Some(("/v2/_catalog".to_owned(), last.clone())),
+            _ => None,
+        };
+        let body = serde_json::json!({ "repositories": page.names }).to_string();
+        Ok(listed(body, count, link))
     }
 
     async fn tags(&self) -> Answer {
@@ -313,6 +326,9 @@ pub(crate) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Respons
     };
     let mut response = match route(&call, &target, body).await {
         Ok(response) => response,
+        Err(Failure::Registry(error)) if error.http_status() == 404 && call.may_see_more() => {
+            call.refuse(Failure::Access(Refusal::Unauthorized, Right::Pull))
+        }
         Err(failure) => call.refuse(failure),
     };
     response

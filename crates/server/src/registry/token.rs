@@ -28,7 +28,7 @@ fn granted(call: &Call, who: &Identity, scopes: &[String]) -> (Vec<String>, Vec<
         else {
             continue;
         };
-        let Ok((cache, _)) = call.app.services.registry.split_name(name) else {
+        let Ok((cache, _)) = call.app.services.registry.split_name(who, name) else {
             continue;
         };
         for action in actions.split(',') {

@@ -47,7 +47,7 @@ async fn mounted(call: &Call, to: &Repository, digest: &Digest) -> Result<bool, 
     let from = match call.parameter("from") {
         None => to.cache.clone(),
         Some(from) => {
-            let Ok((cache, _)) = registry.split_name(from) else {
+            let Ok((cache, _)) = registry.split_name(&call.who, from) else {
                 return Ok(false);
             };
             match call

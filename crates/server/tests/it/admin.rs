@@ -115,7 +115,8 @@ fn status_and_figures() {
             .contains("extra-substituters")
     );
     anyone.get(&upload.narinfo_path()).expect(200);
-    let metrics = anyone.get("/metrics").expect(200).text();
+    anyone.get("/metrics").expect(401);
+    let metrics = admin.get("/metrics").expect(200).text();
     for line in [
         "firn_requests_total{door=\"Nix\",status=\"200\"}",
         "firn_lookups_total",
@@ -157,7 +158,8 @@ fn malformed_requests_are_4xx_and_say_why() {
         ("POST", "/api/v1/nosuch", ""),
         ("DELETE", "/api/v1/tokens/nosuch", ""),
     ] {
-        let answer = admin.send(method, path, &[], body.as_bytes());
+        let json = [("content-type", "application/json")];
+        let answer = admin.send(method, path, &json, body.as_bytes());
         assert!(
             (400..500).contains(&answer.status),
             "{path} {body}: {}",

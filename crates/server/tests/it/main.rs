@@ -15,6 +15,7 @@ mod check;
 mod collection;
 mod connections;
 mod disk_full;
+mod doors;
 mod hostile_pusher;
 mod http;
 mod images;

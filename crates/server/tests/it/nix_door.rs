@@ -170,8 +170,8 @@ fn listings_logs_and_realisations() {
     for (path, body, media_type) in [
         ("/main/log/x.drv", &large[..], "text/plain; charset=utf-8"),
         (
-            "/main/realisations/sha256:00%21out.doi",
-            b"{\"a\" : 1}",
+            "/main/realisations/sha256:0000000000000000000000000000000000000000000000000000000000000000%21out.doi",
+            b"{\"id\" : \"sha256:0000000000000000000000000000000000000000000000000000000000000000!out\"}",
             "application/json",
         ),
         (

@@ -14,7 +14,14 @@ fn server() -> TestServer {
 fn limits_are_set_shown_and_taken_back() {
     let server = server();
     let admin = Client::new(&server.url(), Some(server.admin_token()));
-    let patch = |body: &str| admin.send("PATCH", "/api/v1/caches/main", &[], body.as_bytes());
+    let patch = |body: &str| {
+        admin.send(
+            "PATCH",
+            "/api/v1/caches/main",
+            &[("content-type", "application/json")],
+            body.as_bytes(),
+        )
+    };
     let view = patch(r#"{"keep_for_seconds":86400,"quota_bytes":1000000}"#)
         .expect(200)
         .json();
@@ -47,7 +54,12 @@ fn what_went_is_said_with_its_reason() {
     admin.get(&new.narinfo_path()).expect(200);
     let body = br#"{"quota_bytes":50000}"#;
     admin
-        .send("PATCH", "/api/v1/caches/main", &[], body)
+        .send(
+            "PATCH",
+            "/api/v1/caches/main",
+            &[("content-type", "application/json")],
+            body,
+        )
         .expect(200);
     let evict = |dry_run: bool| {
         let request = serde_json::json!({ "dry_run": dry_run });
@@ -90,7 +102,12 @@ fn a_push_larger_than_the_quota_is_told_so() {
     let admin = Client::new(&server.url(), Some(server.admin_token()));
     let body = br#"{"quota_bytes":20000}"#;
     admin
-        .send("PATCH", "/api/v1/caches/main", &[], body)
+        .send(
+            "PATCH",
+            "/api/v1/caches/main",
+            &[("content-type", "application/json")],
+            body,
+        )
         .expect(200);
     let upload = Upload::new("large", &noise(3, 30_000), &[], Compression::Zstd);
     let refused = admin.put(&upload.nar_path(), &upload.file).expect(403);
@@ -128,7 +145,12 @@ fn uses_outlive_a_restart() {
     server.restart();
     let body = br#"{"quota_bytes":50000}"#;
     admin()
-        .send("PATCH", "/api/v1/caches/main", &[], body)
+        .send(
+            "PATCH",
+            "/api/v1/caches/main",
+            &[("content-type", "application/json")],
+            body,
+        )
         .expect(200);
     admin()
         .post_json("/api/v1/evict?cache=main", &serde_json::json!({}))

@@ -18,7 +18,7 @@ use firn_formats::admin::{
     CacheConfigure, CacheCreate, CacheView, EvictedSummary, Right, TokenCreate,
 };
 use firn_formats::nix::PublicKey;
-use firn_store::{CacheId, CacheRow, Store};
+use firn_store::{CacheId, CacheRow, EntryKind, Store};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
@@ -94,6 +94,17 @@ pub enum Identity {
     Refused(TokenFault),
     /// A token's bearer.
     Token(Arc<Claims>),
+}
+
+impl Identity {
+    /// Whether a token gives some right on the cache called `name`.
+    pub fn has_any_right(&self, name: &str) -> bool {
+        let rights = [Right::Pull, Right::Create, Right::Push, Right::Delete];
+        match self {
+            Self::Token(claims) => rights.iter().any(|right| claims.grants(name, *right)),
+            Self::Anonymous | Self::Refused(_) => false,
+        }
+    }
 }
 
 /// Why a right is not given.
@@ -255,15 +266,23 @@ impl Access {
         Ok((Repository { cache, name }, scopes))
     }
 
-    /// The cache of an image name and the image's name inside it: the longest cache name wins.
-    /// Does not say whether anyone may see it.
-    pub fn split_repository<'a>(&self, repository: &'a str) -> Option<(Arc<Cache>, &'a str)> {
+    /// The cache of an image name and the image's name inside it: the longest cache name wins, of the caches that
+    /// `who` may know of. Others do not count, so that nobody can tell whether there are any.
+    pub fn split_repository<'a>(
+        &self,
+        who: &Identity,
+        repository: &'a str,
+    ) -> Option<(Arc<Cache>, &'a str)> {
         let caches = sync::read(&self.caches);
         let mut slashes = repository.match_indices('/').map(|(at, _)| at);
         let first = slashes.next()?;
         let longest_first = [slashes.next(), Some(first)];
         longest_first.into_iter().flatten().find_map(|at| {
             let cache = caches.get(&repository[..at])?;
+            let known = cache.config.public || who.has_any_right(cache.name());
+            if !known {
+                return None;
+            }
             Some((cache.clone(), &repository[at + 1..]))
         })
     }
@@ -319,6 +338,7 @@ impl Access {
             },
         };
         let _changing = sync::lock(&self.changing);
+        self.takes_no_images_over(&request.name)?;
         // Keys without a cache are of no harm, a cache without keys is.
         keys::load_or_make(&self.dir, &request.name)?;
         let row = self
@@ -327,6 +347,30 @@ impl Access {
         let cache = Arc::new(self.load(row)?);
         sync::write(&self.caches).insert(request.name.clone(), cache.clone());
         Ok(cache)
+    }
+
+    /// The cache above `name` whose images may be called as those of a cache `name`.
+    pub fn parent(&self, name: &str) -> Option<Arc<Cache>> {
+        let (parent, _) = name.rsplit_once('/')?;
+        sync::read(&self.caches).get(parent).cloned()
+    }
+
+    /// Refuses a cache whose name is the beginning of names of images in the cache above: they would be looked for
+    /// in the new one.
+    fn takes_no_images_over(&self, name: &str) -> Result<(), ServiceError> {
+        let Some(parent) = self.parent(name) else {
+            return Ok(());
+        };
+        let below = format!("{}/", &name[parent.name().len() + 1..]);
+        let kind = EntryKind::Manifest;
+        let images = self.store.entries(parent.row.id, kind, &below, None, 1)?;
+        match images.is_empty() {
+            true => Ok(()),
+            false => Err(ServiceError::Conflict(format!(
+                "images called {name}/… in the cache {}; delete them, or choose another name",
+                parent.name()
+            ))),
+        }
     }
 
     /// Changes a cache's configuration; what the request leaves out stays as it is.

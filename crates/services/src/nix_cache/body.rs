@@ -14,8 +14,9 @@ use std::time::Duration;
 
 /// Largest NAR taken in, in bytes.
 pub(crate) const NAR_BYTES_MAX: u64 = 256 << 30;
-/// A body may always grow to this size, in bytes …
-const FREE_OUTPUT_BYTES: u64 = 256 << 20;
+/// A body may always grow to this size, in bytes: sparse files are almost all zeros, and to cut and hash so much
+/// takes seconds of work and no memory …
+const FREE_OUTPUT_BYTES: u64 = 4 << 30;
 /// … and beyond it to this many times the bytes that came.
 const RATIO_MAX: u64 = 4096;
 /// A document of so many bytes costs nothing.
@@ -209,11 +210,14 @@ pub(crate) fn decompress(
             };
             written += count as u64;
             let allowed = FREE_OUTPUT_BYTES.max(wire.borrow().bytes.saturating_mul(RATIO_MAX));
-            if written > output_bytes_max.min(allowed) {
+            if written > output_bytes_max {
                 return Err(ServiceError::TooLarge {
                     what: "the decompressed body",
-                    limit: output_bytes_max.min(allowed),
+                    limit: output_bytes_max,
                 });
+            }
+            if written > allowed {
+                return Err(ServiceError::Expands { limit: allowed });
             }
             sink(&buffer[..count])?;
         }
@@ -361,6 +365,34 @@ mod tests {
         let busy = read_all(&mut &text[..], Compression::None, "it", 64 << 20, &again);
         drop(others);
         assert!(busy.is_ok_and(|read| read.len() == text.len()));
+    }
+
+    /// 10 GB of zeros, which come as a megabyte.
+    #[test]
+    fn n6_a_bomb_stops_where_its_work_is_enough_and_says_what_else_can_be_done() {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        let zeros = vec![0_u8; 1 << 20];
+        (0..10_000).for_each(|_| encoder.write_all(&zeros).unwrap());
+        let body = encoder.finish().unwrap();
+        let mut came = 0_u64;
+        let budget = crate::budget::memory();
+        let room = Room::of(&budget, Client::known("test"));
+        let error = decompress(
+            &mut &body[..],
+            Compression::None,
+            Compression::Zstd,
+            NAR_BYTES_MAX,
+            &room,
+            &mut |bytes| {
+                came += bytes.len() as u64;
+                Ok(())
+            },
+        )
+        .unwrap_err();
+        assert!(came <= FREE_OUTPUT_BYTES, "{came}");
+        assert!(matches!(error, ServiceError::Expands { .. }), "{error}");
+        let message = error.to_string();
+        assert!(message.contains("compression=none") && message.contains("firn push"));
     }
 
     #[test]

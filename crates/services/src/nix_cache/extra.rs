@@ -1,17 +1,20 @@
-//! What stands beside narinfos: listings, logs, debug info, realisations. Kept verbatim.
+//! What stands beside narinfos: listings, logs, debug info, realisations. The first that comes stays, verbatim: a
+//! pusher changes nothing that others get. Listings are the server's own, made from the NAR.
 
 use super::body::{Room, content_encoding, read_all};
-use super::{NixCache, Uploaded};
+use super::{NixCache, Uploaded, realisation};
 use crate::sessions::SharedSession;
-use crate::{ServiceError, access::Cache, document, document::Document};
+use crate::{ServiceError, access::Cache, document, document::Document, sync::lock};
 use firn_formats::nix::NarInfo;
 use firn_formats::nix::listing::ListingWriter;
-use firn_formats::nix::nar::Parser;
-use firn_store::{EntryKind, IfExists, NewEntry, Publication, PublishedEntry, Representation};
+use firn_formats::nix::nar::{NarError, Parser};
+use firn_store::{Entry, EntryKind, IfExists, NewEntry, Publication, PublishedEntry, Representation};
 use std::io::Read;
 
 /// Longest name of such a document, in bytes.
 const NAME_BYTES_MAX: usize = 300;
+/// How the value of a listing says that it was made here: caches hold some that came from pushers.
+const MADE_LISTING: &str = "application/json; made=here";
 
 /// The documents beside narinfos.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +65,7 @@ fn check_name(name: &str) -> Result<(), ServiceError> {
 }
 
 impl NixCache {
-    /// One such document that was pushed or made.
+    /// One such document that was pushed. Of listings one that the server has made.
     ///
     /// # Errors
     /// If the store fails.
@@ -73,14 +76,27 @@ impl NixCache {
         name: &str,
     ) -> Result<Option<Document>, ServiceError> {
         let found = self.store.entry(cache.row.id, kind.entry_kind(), name)?;
-        let open = |entry| document::open(&self.store, &entry);
-        found.map(open).transpose()
+        if kind != ExtraKind::Listing {
+            let open = |entry| document::open(&self.store, &entry);
+            return found.map(open).transpose();
+        }
+        let is_ours = |entry: &Entry| {
+            document::read_value(&entry.value).is_some_and(|(kind, _)| kind == MADE_LISTING)
+        };
+        let Some(entry) = found.filter(is_ours) else {
+            return Ok(None);
+        };
+        Ok(Some(Document {
+            media_type: kind.media_type().to_owned(),
+            ..document::open(&self.store, &entry)?
+        }))
     }
 
-    /// Keeps one, in place of what was there.
+    /// Keeps one, if there is none: later realisations add signatures, later logs nothing. A listing is read and
+    /// let go, since the server makes its own.
     ///
     /// # Errors
-    /// If name or body are unsound, or the store fails.
+    /// If name or body are unsound, a realisation is another's, or the store fails.
     pub fn put_extra(
         &self,
         cache: &Cache,
@@ -103,7 +119,34 @@ impl NixCache {
                 ServiceError::BadRequest(format!("{name} is not JSON: {error}"))
             })?;
         }
-        self.keep_extra(cache, kind, name, &bytes, IfExists::Replace)
+        match kind {
+            ExtraKind::Listing => Ok(Uploaded::Known),
+            ExtraKind::Realisation | ExtraKind::BuildTrace => {
+                self.keep_realisation(cache, kind, name, &bytes)
+            }
+            ExtraKind::Log | ExtraKind::DebugInfo => {
+                self.keep_extra(cache, kind, name, &bytes, IfExists::Keep)
+            }
+        }
+    }
+
+    fn keep_realisation(
+        &self,
+        cache: &Cache,
+        kind: ExtraKind,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<Uploaded, ServiceError> {
+        let new = realisation::checked(kind, name, bytes)?;
+        let _merging = lock(&self.merging);
+        let Some(entry) = self.store.entry(cache.row.id, kind.entry_kind(), name)? else {
+            return self.keep_extra(cache, kind, name, bytes, IfExists::Keep);
+        };
+        let known = document::open(&self.store, &entry)?.into_bytes()?;
+        if let Some(merged) = realisation::signed(&known, &new)? {
+            self.keep_extra(cache, kind, name, &merged, IfExists::Replace)?;
+        }
+        Ok(Uploaded::Known)
     }
 
     fn keep_extra(
@@ -150,11 +193,12 @@ impl NixCache {
         })
     }
 
-    /// A listing that nobody pushed: made from the NAR while it is read, and kept. `None` if there is no such path, or if
-    /// its listing would be longer than any that is taken. Callers make one at a time: each costs what its NAR costs.
+    /// A listing made from the NAR while it is read, and kept. `None` if there is no such path, if what was published
+    /// once is no NAR, or if its listing would be longer than any that is taken. Callers make one at a time: each
+    /// costs what its NAR costs.
     ///
     /// # Errors
-    /// If the store fails, or what it has is no NAR.
+    /// If the store fails.
     pub fn made_listing(
         &self,
         cache: &Cache,
@@ -174,26 +218,38 @@ impl NixCache {
             return Ok(None);
         }
         let narinfo = NarInfo::parse(&String::from_utf8_lossy(&entry.value))?;
-        let damaged = || ServiceError::StoredEntry(format!("the NAR of {}", narinfo.store_path));
+        let none = |fault: NarError| {
+            tracing::info!(path = %narinfo.store_path, %fault, "no listing: its NAR is none");
+            self.unlisted.insert(*blob, ());
+            Ok(None)
+        };
         let shared = self.sessions.get(cache)?;
         let kind = ExtraKind::Listing;
-        let mut keeping = document::Keeping::new(&self.store, &shared, kind.media_type());
+        let mut keeping = document::Keeping::new(&self.store, &shared, MADE_LISTING);
         let mut reader = self.store.read(*blob, Representation::Identity, None)?;
-        let (mut parser, mut listing) = (Parser::new(), ListingWriter::default());
+        let (mut parser, mut listing) = (Parser::of_stored(), ListingWriter::default());
         while let Some(block) = reader.next_block()? {
             shared.keep_alive()?;
-            let took = parser.push(&block, &mut |event| listing.event(&event));
-            took.map_err(|_| damaged())?;
+            if let Err(fault) = parser.push(&block, &mut |event| listing.event(&event)) {
+                return none(fault);
+            }
             keeping.write(&listing.take())?;
             if keeping.length() > kind.bytes_max() || listing.is_impossible() {
                 self.unlisted.insert(*blob, ());
                 return Ok(None);
             }
         }
-        parser.finish().map_err(|_| damaged())?;
-        keeping.write(&listing.finish().ok_or_else(damaged)?)?;
+        if let Err(fault) = parser.finish() {
+            return none(fault);
+        }
+        let Some(end) = listing.finish() else {
+            self.unlisted.insert(*blob, ());
+            return Ok(None);
+        };
+        keeping.write(&end)?;
         let kept = keeping.finish()?;
-        self.publish_extra(cache, kind, hash, kept, &shared, IfExists::Keep)?;
+        // In the place of one that a pusher sent.
+        self.publish_extra(cache, kind, hash, kept, &shared, IfExists::Replace)?;
         self.extra(cache, kind, hash)
     }
 }

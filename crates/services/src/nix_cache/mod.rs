@@ -8,11 +8,14 @@
 //! ```
 //! A NAR is readable only through a cache that has one of the latter two.
 
+mod address;
 mod body;
 mod extra;
 mod memory;
 mod nar;
 mod narinfo;
+mod parsed;
+mod realisation;
 mod upload;
 mod window;
 mod wrap;
@@ -24,6 +27,7 @@ pub use wrap::WrappedNar;
 
 pub(crate) use memory::Narinfos;
 pub(crate) use narinfo::{VerifiedPath, check_verified, parse_signatures};
+pub(crate) use parsed::NarParser;
 
 use crate::budget::Budget;
 use crate::retention::{Retention, Uses};

@@ -55,9 +55,8 @@ pub(crate) fn parse_signatures(texts: &[String]) -> Result<Vec<Signature>, Servi
 }
 
 impl VerifiedPath {
-    /// The narinfo: the pusher's signatures, then the cache's own. A signature in the name of
-    /// one of the cache's keys counts only if it was made here.
-    fn narinfo(&self, cache: &Cache, others: &[Signature]) -> NarInfo {
+    /// The narinfo: the pusher's signatures, then the cache's own.
+    fn narinfo(&self, cache: &Cache) -> NarInfo {
         let nar_hash = self.blob.identity_sha256;
         let text = fingerprint(
             &self.path,
@@ -65,15 +64,7 @@ impl VerifiedPath {
             self.blob.identity_length,
             &self.references,
         );
-        let mut signatures: Vec<Signature> = Vec::new();
-        for signature in others.iter().chain(&self.signatures) {
-            if signatures.len() < SIGNATURES_MAX
-                && !cache.keys.own(&signature.key_name)
-                && !signatures.contains(signature)
-            {
-                signatures.push(signature.clone());
-            }
-        }
+        let mut signatures = signatures(cache, self.signatures.iter());
         signatures.extend(cache.keys.sign(&text));
         NarInfo {
             store_path: self.path.clone(),
@@ -103,8 +94,8 @@ impl VerifiedPath {
         })
     }
 
-    fn entry(&self, cache: &Cache, others: &[Signature], if_exists: IfExists) -> NewEntry {
-        let narinfo = self.narinfo(cache, others);
+    fn entry(&self, cache: &Cache) -> NewEntry {
+        let narinfo = self.narinfo(cache);
         let requires = if cache.has_upstream() {
             Vec::new()
         } else {
@@ -120,7 +111,7 @@ impl VerifiedPath {
             value: narinfo.to_string().into(),
             blobs: vec![self.blob.id],
             requires,
-            if_exists,
+            if_exists: IfExists::Keep,
             lease: None,
         }
     }
@@ -154,9 +145,10 @@ impl NixCache {
         &self,
         session: &Session,
         cache: &Cache,
-        paths: &[VerifiedPath],
+        mut paths: Vec<VerifiedPath>,
         more: Vec<NewEntry>,
     ) -> Result<u32, ServiceError> {
+        self.check_nars(&paths)?;
         let keys: Vec<String> = paths
             .iter()
             .map(|path| path.path.hash().to_string())
@@ -165,20 +157,30 @@ impl NixCache {
         let present = self
             .store
             .entries_present(cache.row.id, EntryKind::Narinfo, &key_texts)?;
+        for (path, present) in paths.iter_mut().zip(&present) {
+            match present {
+                // What is here keeps its own.
+                true => path.ca = None,
+                false => self.check_address(path)?,
+            }
+        }
         // Only where a narinfo is read, merged and written back must others wait.
         let _merging = present.contains(&true).then(|| lock(&self.merging));
         let mut publication = Publication::default();
         let mut narinfo_places = Vec::with_capacity(paths.len());
         for ((path, key), present) in paths.iter().zip(&keys).zip(&present) {
-            let entry = if *present {
-                self.merged(cache, path, key)?
-            } else {
-                Some(path.entry(cache, &[], IfExists::Keep))
+            let merged = match present {
+                true => self.merged(cache, path, key)?,
+                false => Merged::Absent,
             };
-            if let Some(entry) = entry {
-                publication.entries.extend(path.nar_files());
-                narinfo_places.push(publication.entries.len());
-                publication.entries.push(entry);
+            match merged {
+                Merged::Same => {}
+                Merged::Signed(entry) => publication.entries.push(entry),
+                Merged::Absent => {
+                    publication.entries.extend(path.nar_files());
+                    narinfo_places.push(publication.entries.len());
+                    publication.entries.push(path.entry(cache));
+                }
             }
         }
         publication.entries.extend(more);
@@ -193,30 +195,68 @@ impl NixCache {
         Ok(narinfo_places.iter().filter(new).count() as u32)
     }
 
-    /// The narinfo that is there with the pusher's signatures added; `None` if nothing changes.
+    /// What a second pusher of a path adds: signatures, and nothing else.
     fn merged(
         &self,
         cache: &Cache,
         path: &VerifiedPath,
         key: &str,
-    ) -> Result<Option<NewEntry>, ServiceError> {
+    ) -> Result<Merged, ServiceError> {
         let Some(entry) = self.store.entry(cache.row.id, EntryKind::Narinfo, key)? else {
-            return Ok(Some(path.entry(cache, &[], IfExists::Keep)));
+            return Ok(Merged::Absent);
         };
-        let old = NarInfo::parse(&String::from_utf8_lossy(&entry.value))?;
+        let mut narinfo = NarInfo::parse(&String::from_utf8_lossy(&entry.value))?;
         let sorted = |references: &[StorePath]| {
             let mut references = references.to_vec();
             references.sort();
             references
         };
-        let same = old.nar_hash == path.blob.identity_sha256
-            && old.store_path == path.path
-            && sorted(&old.references) == sorted(&path.references);
+        let same = narinfo.nar_hash == path.blob.identity_sha256
+            && narinfo.store_path == path.path
+            && sorted(&narinfo.references) == sorted(&path.references);
         if !same {
             tracing::info!(path = %path.path, "kept: it is here with another NAR or other references");
-            return Ok(None);
+            return Ok(Merged::Same);
         }
-        let merged = path.entry(cache, &old.signatures, IfExists::Replace);
-        Ok((merged.value != entry.value).then_some(merged))
+        let known = std::mem::take(&mut narinfo.signatures);
+        narinfo.signatures = signatures(cache, known.iter().chain(&path.signatures));
+        // The NAR is here and was verified again, so the cache signs, too.
+        narinfo
+            .signatures
+            .extend(cache.keys.sign(&narinfo.fingerprint()));
+        let value: bytes::Bytes = narinfo.to_string().into();
+        Ok(match value == entry.value {
+            true => Merged::Same,
+            false => Merged::Signed(NewEntry {
+                value,
+                blobs: entry.blobs,
+                if_exists: IfExists::Replace,
+                ..path.entry(cache)
+            }),
+        })
     }
+}
+
+/// What is to be done for a path that was looked for.
+enum Merged {
+    /// It is not here.
+    Absent,
+    /// It is here, and stays as it is.
+    Same,
+    /// It is here, and gets signatures.
+    Signed(NewEntry),
+}
+
+/// The signatures of others. One in the name of one of the cache's keys counts only if it was made here.
+fn signatures<'a>(cache: &Cache, all: impl Iterator<Item = &'a Signature>) -> Vec<Signature> {
+    let mut signatures: Vec<Signature> = Vec::new();
+    for signature in all {
+        if signatures.len() < SIGNATURES_MAX
+            && !cache.keys.own(&signature.key_name)
+            && !signatures.contains(signature)
+        {
+            signatures.push(signature.clone());
+        }
+    }
+    signatures
 }

@@ -81,6 +81,10 @@ impl NixCache {
             // The file is the NAR itself. A blob that no entry names is the collector's.
             check(blob.identity_sha256)?;
         }
+        if !blob.nar {
+            // The ingest has parsed it.
+            self.store.mark_nars(vec![blob.id])?;
+        }
         self.retention
             .admit(cache, blob.zstd_length, blob.zstd_length)?;
         let mut entry = alias_entry(name, compression, &blob);
@@ -149,7 +153,7 @@ impl NixCache {
         let new = self.publish(
             shared.session(),
             cache,
-            &[path],
+            vec![path],
             alias.into_iter().collect(),
         )?;
         Ok(match new {

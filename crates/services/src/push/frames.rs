@@ -100,8 +100,9 @@ impl Push {
             rayon::spawn(move || {
                 let Some(blob) = blob.upgrade() else { return };
                 let hashed = match store.blob_by_list(domain, list) {
-                    Ok(Some(_)) => Ok(()),
-                    Ok(None) => advance_one(&blob, &|_| None),
+                    Ok(Some(known)) if known.nar || blob.nar.is_none() => Ok(()),
+                    // One that nobody has parsed yet is read for that.
+                    Ok(_) => advance_one(&blob, &|_| None),
                     Err(error) => Err(error.into()),
                 };
                 if let Err(error) = hashed {

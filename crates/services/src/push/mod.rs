@@ -244,6 +244,7 @@ impl Push {
             joined.append(&mut first.chunks);
             first.chunks = joined;
         }
+        let kinds: Vec<BlobKind> = proposals.iter().map(|proposal| proposal.kind).collect();
         let lists: Vec<ChunkList> = proposals
             .into_iter()
             .map(checked_list)
@@ -258,7 +259,7 @@ impl Push {
         let mut missing = Missing::new(ids, missing);
         let mut answers = Vec::with_capacity(lists.len());
         let mut whole = Vec::new();
-        for list in lists {
+        for (list, kind) in lists.into_iter().zip(kinds) {
             let lacks = list.chunks.iter().any(|chunk| missing.has(&chunk.id));
             let id = list.id();
             let asked = list
@@ -266,7 +267,7 @@ impl Push {
                 .iter()
                 .map(|chunk| missing.ask(&chunk.id))
                 .collect();
-            let handle = session.add(&self.store, list, &missing)?;
+            let handle = session.add(&self.store, kind, list, &missing)?;
             if !lacks {
                 whole.push((session.proposed(handle)?, id));
             }

@@ -40,6 +40,7 @@ impl Push {
         for path in &request.paths {
             paths.push(verified_path(path, blob(path.blob)?)?);
         }
+        self.note_nars(session, request, &mut paths)?;
         let mut descriptors = BTreeMap::new();
         let mut entries = Vec::new();
         for layer in &request.layers {
@@ -51,12 +52,41 @@ impl Push {
         self.retention.admit(&session.cache, bytes, whole)?;
         let new = self
             .nix_cache
-            .publish(&session.session, &session.cache, &paths, entries)?;
+            .publish(&session.session, &session.cache, paths, entries)?;
         session.add_published_bytes(bytes);
         Ok(Published {
             paths: new,
             layers: descriptors,
         })
+    }
+
+    /// Takes over what was found while the NARs were hashed.
+    fn note_nars(
+        &self,
+        session: &PushSession,
+        request: &Publish,
+        paths: &mut [VerifiedPath],
+    ) -> Result<(), ServiceError> {
+        let mut parsed = Vec::new();
+        for (asked, path) in request.paths.iter().zip(paths) {
+            let Some(nar) = session.proposed(asked.blob)?.nar.clone() else {
+                continue;
+            };
+            match lock(&nar).verdict(path.blob.identity_length) {
+                Some(Err(source)) => {
+                    return Err(ServiceError::Nar {
+                        path: path.path.to_string(),
+                        source,
+                    });
+                }
+                Some(Ok(())) if !path.blob.nar => {
+                    path.blob.nar = true;
+                    parsed.push(path.blob.id);
+                }
+                _ => {}
+            }
+        }
+        Ok(self.store.mark_nars(parsed)?)
     }
 
     fn finish_blobs(
@@ -97,8 +127,8 @@ impl Push {
         let made = self.store.put_blobs(&session.session, verifiers)?;
         for (index, blob) in verifying.into_iter().zip(made) {
             session.settle(&proposed[index]);
-            blobs.insert(proposed[index].handle, blob.clone());
-            *progress[index] = Progress::Done(Box::new(blob));
+            *progress[index] = Progress::Done(Box::new(blob.clone()));
+            blobs.insert(proposed[index].handle, blob);
         }
         drop(progress);
         Ok(blobs)

@@ -4,9 +4,11 @@ use super::CHUNKS_PER_BLOB_MAX;
 use super::frames::Slices;
 use super::held::{CHUNK_COST, Missing, PART_CHUNK_COST, PROPOSAL_COST, Waiting};
 use crate::budget::{Budget, Client, Full, Lease};
+use crate::nix_cache::NarParser;
 use crate::sessions::renewal;
 use crate::{ServiceError, access::Cache, sync::lock};
 use firn_chunks::{ChunkId, ChunkList, ListId};
+use firn_formats::push::BlobKind;
 use firn_store::{BlobInfo, BlobVerifier, Session, Store};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +35,8 @@ pub(super) struct Proposed {
     pub(super) raw_length: u64,
     chunks: usize,
     pub(super) progress: Mutex<Progress>,
+    /// Parses what is said to be a NAR as it is hashed.
+    pub(super) nar: Option<Arc<Mutex<NarParser>>>,
 }
 
 #[derive(Default)]
@@ -238,6 +242,7 @@ impl PushSession {
     pub(super) fn add(
         &self,
         store: &Store,
+        kind: BlobKind,
         list: ChunkList,
         missing: &Missing,
     ) -> Result<u32, ServiceError> {
@@ -263,12 +268,17 @@ impl PushSession {
         proposals.chunks += count;
         proposals.by_list.insert(id, handle);
         let raw_length = list.raw_length();
-        let verifier = store.verifier(&self.session, list);
+        let mut verifier = store.verifier(&self.session, list);
+        let nar = (kind == BlobKind::Nar).then(Arc::<Mutex<NarParser>>::default);
+        if let Some(nar) = &nar {
+            verifier.observe(nar.clone());
+        }
         let proposed = Proposed {
             handle,
             raw_length,
             chunks: count,
             progress: Mutex::new(Progress::Verifying(Box::new(verifier))),
+            nar,
         };
         proposals.by_handle.insert(handle, Arc::new(proposed));
         Ok(handle)

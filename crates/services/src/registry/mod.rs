@@ -10,6 +10,7 @@
 //! A manifest's entry references the blobs it names, which keeps them; a blob that no manifest
 //! names keeps its lease.
 
+mod catalog;
 mod error;
 mod images;
 mod manifests;
@@ -27,7 +28,7 @@ pub use tags::{LIST_MAX, Page};
 pub use uploads::UploadStatus;
 
 use crate::ServiceError;
-use crate::access::{Access, Cache};
+use crate::access::{Access, Cache, Identity};
 use crate::budget::Budget;
 use crate::retention::{Retention, Uses};
 use crate::sessions::SharedSessions;
@@ -118,16 +119,20 @@ impl Registry {
         self.sessions.sweep();
     }
 
-    /// The cache's name and the rest of an image name, whoever asks: the longest cache wins; a
-    /// name that lies in no cache gives its first component, which no right can be had on but
-    /// by those who may know that there is none.
+    /// The cache's name and the rest of an image name, for `who`: the longest name of a cache that they may know of
+    /// wins; a name that lies in none gives its first component, which no right can be had on but by those who may
+    /// know that there is none.
     ///
     /// # Errors
     /// If the name is malformed.
-    pub fn split_name<'a>(&self, name: &'a str) -> Result<(String, &'a str), RegistryError> {
+    pub fn split_name<'a>(
+        &self,
+        who: &Identity,
+        name: &'a str,
+    ) -> Result<(String, &'a str), RegistryError> {
         RepositoryName::parse(name)
             .map_err(|error| RegistryError::with(ErrorCode::NameInvalid, error.to_string()))?;
-        if let Some((cache, rest)) = self.access.split_repository(name) {
+        if let Some((cache, rest)) = self.access.split_repository(who, name) {
             return Ok((cache.name().to_owned(), rest));
         }
         name.split_once('/')

@@ -1,8 +1,7 @@
-//! Lists of tags and of repositories.
+//! Lists of tags.
 
 use super::{Registry, RegistryError, Repository};
 use crate::ServiceError;
-use crate::access::Cache;
 use firn_store::{Entry, EntryKind};
 
 /// Entries read at once.
@@ -56,28 +55,6 @@ impl Registry {
             .map(|entry| entry.key[prefix.len()..].to_owned())
             .collect();
         Ok(Page { names, more })
-    }
-
-    /// The repositories of one cache, by their full names.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub fn repositories(&self, cache: &Cache) -> Result<Vec<String>, RegistryError> {
-        let mut names = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page =
-                self.store
-                    .entries(cache.row.id, EntryKind::Manifest, "", after.as_deref(), 1)?;
-            let Some((name, _)) = page.first().and_then(|entry| entry.key.split_once('@')) else {
-                // In the store `app-x@` stands before `app@`.
-                names.sort_unstable();
-                return Ok(names);
-            };
-            names.push(format!("{}/{name}", cache.name()));
-            // `A` follows `@`, so that this is after all of the repository's manifests.
-            after = Some(format!("{name}A"));
-        }
     }
 
     /// All entries under a prefix.

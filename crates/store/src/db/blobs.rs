@@ -12,7 +12,7 @@ use std::time::Duration;
 macro_rules! columns {
     () => {
         "SELECT id, domain, list_id, chunks, identity_sha256, identity_length, zstd_sha256, zstd_length,
-            gzip_sha256, gzip_length FROM blobs "
+            gzip_sha256, gzip_length, nar FROM blobs "
     };
 }
 
@@ -31,6 +31,7 @@ fn info(row: &Row<'_>) -> rusqlite::Result<BlobInfo> {
             Some(digest) => Some((Sha256(digest), unsigned(row, 9)?)),
             None => None,
         },
+        nar: row.get(10)?,
     })
 }
 
@@ -155,6 +156,7 @@ pub(crate) fn put(
         zstd_sha256: new.zstd_sha256,
         zstd_length: new.zstd_length,
         gzip: None,
+        nar: false,
     })
 }
 
@@ -200,6 +202,15 @@ pub(crate) fn set_gzip(
         "UPDATE blobs SET gzip_sha256 = ?, gzip_length = ? WHERE id = ?",
         params![digest.0, signed(length), id.0],
     )?;
+    Ok(())
+}
+
+/// Remembers that blobs were parsed and are NARs. An id is never used twice, so it is of what was parsed or of nothing.
+pub(crate) fn set_nar(connection: &Connection, ids: &[BlobId]) -> Result<(), StoreError> {
+    let mut update = connection.prepare_cached("UPDATE blobs SET nar = 1 WHERE id = ?")?;
+    for id in ids {
+        update.execute([id.0])?;
+    }
     Ok(())
 }
 

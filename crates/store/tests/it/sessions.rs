@@ -3,8 +3,9 @@
 use crate::support::{Fixture, entry, frames, mixed, noise, publication, read_all};
 use firn_chunks::{ChunkId, ChunkList};
 use firn_formats::Sha256;
-use firn_store::{FreshChunk, Representation, StoreError};
+use firn_store::{FreshChunk, Observer, Representation, StoreError};
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn pieces(seed: u64, count: usize) -> Vec<Vec<u8>> {
@@ -188,4 +189,47 @@ fn pinning_many_chunks_takes_little_time() {
     assert!(missing.iter().all(|missing| !missing));
     // Generous: this is to catch a statement a chunk on the writer, not a busy machine.
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[derive(Default)]
+struct Kept(Vec<u8>);
+
+impl Observer for Kept {
+    fn read(&mut self, raw: &[u8]) {
+        self.0.extend_from_slice(raw);
+    }
+}
+
+#[test]
+fn an_observer_reads_every_byte_once_also_where_hashing_begins_again() {
+    let fixture = Fixture::new();
+    let (store, session) = (&fixture.store, &fixture.session);
+    let content: Vec<Vec<u8>> = (0..5).map(|seed| mixed(40 + seed, 60_000)).collect();
+    let (first, list) = frames(&content, 1);
+    let (second, _) = frames(&content, 9);
+    store.put_frames(session, first).unwrap();
+    let kept = Arc::new(Mutex::new(Kept::default()));
+    let mut verifier = store.verifier(session, list.clone());
+    verifier.observe(kept.clone());
+    // Frames that are not the ones held: in the end all is hashed anew.
+    let fresh = |id: &ChunkId| {
+        let index = list.chunks.iter().position(|chunk| chunk.id == *id)?;
+        (index < 3).then(|| FreshChunk {
+            raw: &content[index],
+            frame: &second[index],
+        })
+    };
+    verifier.advance(&fresh).unwrap();
+    let blob = store.put_blob(session, verifier).unwrap();
+    assert!(kept.lock().unwrap().0 == content.concat());
+
+    assert!(!blob.nar);
+    store.mark_nars(vec![blob.id]).unwrap();
+    assert!(store.blob(blob.id).unwrap().unwrap().nar);
+    // Of a known list nothing is read; what was found before is told.
+    let kept = Arc::new(Mutex::new(Kept::default()));
+    let mut verifier = store.verifier(session, list);
+    verifier.observe(kept.clone());
+    assert!(store.put_blob(session, verifier).unwrap().nar);
+    assert!(kept.lock().unwrap().0.is_empty());
 }

@@ -102,9 +102,12 @@ impl Jobs {
         let actions = json!({"repository": "soak/soak", "scopes": scopes});
         let request = json!({"caches": [cache], "allow": [], "actions": actions});
         let body = request.to_string();
-        let answer = self
-            .admin
-            .send("POST", "/api/v1/tokens", None, body.as_bytes())?;
+        let answer = self.admin.send(
+            "POST",
+            "/api/v1/tokens",
+            Some("application/json"),
+            body.as_bytes(),
+        )?;
         let made = document(answer, "a token")?;
         let token = made["token"].as_str().ok_or("a token without a token")?;
         lock(&self.tokens).insert(cache.to_owned(), token.to_owned());

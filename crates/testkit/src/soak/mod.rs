@@ -278,7 +278,12 @@ impl Run<'_> {
 /// Collects at once; says whether there was anything.
 fn collect(client: &Client, dead_percent: u8) -> Result<bool, String> {
     let body = serde_json::json!({"grace_seconds": 0, "dead_percent": dead_percent}).to_string();
-    let answer = client.send("POST", "/api/v1/gc", None, body.as_bytes())?;
+    let answer = client.send(
+        "POST",
+        "/api/v1/gc",
+        Some("application/json"),
+        body.as_bytes(),
+    )?;
     if answer.status != 200 {
         return answer.taken("collecting").map(|()| false);
     }

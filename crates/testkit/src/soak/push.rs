@@ -72,9 +72,12 @@ impl Pusher {
             let cache = format!("soak-{}-{generation}", self.index);
             let made = self.insist(&format!("making {cache}"), || {
                 let body = json!({"name": cache, "public": true}).to_string();
-                let answer = self
-                    .client
-                    .send("POST", "/api/v1/caches", None, body.as_bytes())?;
+                let answer = self.client.send(
+                    "POST",
+                    "/api/v1/caches",
+                    Some("application/json"),
+                    body.as_bytes(),
+                )?;
                 // One that an answer was lost of is there.
                 if answer.status == 409 {
                     Ok(())

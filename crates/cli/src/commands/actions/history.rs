@@ -88,6 +88,10 @@ pub(super) fn missed(miss: &ActionsMissView) -> String {
         ActionsMissView::OtherVersion => {
             "saved under another version: other paths, or another compression".to_owned()
         }
+        // The server does not name a scope that the token may not read.
+        ActionsMissView::OtherScope { scope } if scope.is_empty() => {
+            "scope: saved in another, which the job does not read".to_owned()
+        }
         ActionsMissView::OtherScope { scope } => {
             format!("scope: saved in {scope}, which the job does not read")
         }

@@ -21,8 +21,10 @@ mod tests;
 pub use parser::Parser;
 pub use writer::Writer;
 
-/// Deepest nesting of directories.
-pub const DEPTH_MAX: usize = 64;
+/// Deepest nesting of directories in what is new: Nix 2.34 restores no deeper.
+pub const DEPTH_MAX: usize = 63;
+/// Deepest nesting of directories in what is read: caches hold NARs from before the lower limit.
+pub const READ_DEPTH_MAX: usize = 512;
 /// Longest name of an entry, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Longest target of a symlink, in bytes.

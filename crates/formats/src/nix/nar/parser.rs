@@ -1,13 +1,10 @@
 use super::{
-    DEPTH_MAX, EntryKind, Event, MAGIC, NAME_BYTES_MAX, NarError, TARGET_BYTES_MAX, padding,
+    DEPTH_MAX, EntryKind, Event, MAGIC, NAME_BYTES_MAX, NarError, READ_DEPTH_MAX, TARGET_BYTES_MAX,
+    padding,
 };
 
 /// Bytes of a string's length.
 const LENGTH_BYTES: usize = 8;
-
-/// What Nix appends on case-insensitive file systems to keep two names apart.
-/// A name that has it already could collide there with another one.
-const CASE_HACK: &[u8] = b"~nix~case~hack~";
 
 /// What has to come next.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +56,14 @@ struct Frame {
     name_end: usize,
 }
 
-/// A push parser with limits (depth 64, names 255, targets 4095 bytes). It holds
+/// A push parser with limits (depth 63, names 255, targets 4095 bytes). It holds
 /// one structure token at most, and the path of the current entry.
-#[derive(Debug, Default)]
+///
+/// Names that Nix makes on case-insensitive file systems (`x~nix~case~hack~1`) are names like others: a NAR may
+/// hold them, and where they could collide the one who unpacks it has to look.
+#[derive(Debug)]
 pub struct Parser {
+    depth_max: usize,
     state: State,
     /// Bytes of the archive before those not yet read.
     offset: u64,
@@ -79,10 +80,35 @@ pub struct Parser {
     padding: usize,
 }
 
+impl Default for Parser {
+    fn default() -> Self {
+        Self::with_depth(DEPTH_MAX)
+    }
+}
+
 impl Parser {
-    /// At the start of a NAR.
+    /// At the start of a NAR that is to be taken in.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// At the start of a NAR that a cache holds: it may be deeper than what is taken in today.
+    pub fn of_stored() -> Self {
+        Self::with_depth(READ_DEPTH_MAX)
+    }
+
+    fn with_depth(depth_max: usize) -> Self {
+        Self {
+            depth_max,
+            state: State::default(),
+            offset: 0,
+            held: Vec::new(),
+            path: Vec::new(),
+            directories: Vec::new(),
+            executable: false,
+            remaining: 0,
+            padding: 0,
+        }
     }
 
     /// Takes the next bytes and reports what they hold. All of `input` is
@@ -97,7 +123,7 @@ impl Parser {
     }
 
     /// Checks that the NAR is complete.
-    pub fn finish(self) -> Result<(), NarError> {
+    pub fn finish(&self) -> Result<(), NarError> {
         match self.state {
             State::End => Ok(()),
             State::Failed => Err(self.error("parsing has failed before")),
@@ -314,8 +340,8 @@ impl Parser {
                 self.state = State::TargetTag;
                 Ok(Report::Nothing)
             }
-            b"directory" if self.directories.len() >= DEPTH_MAX => {
-                Err(self.error(format!("directories deeper than {DEPTH_MAX}")))
+            b"directory" if self.directories.len() >= self.depth_max => {
+                Err(self.error(format!("directories deeper than {}", self.depth_max)))
             }
             b"directory" => {
                 self.state = State::EntryOrClose;
@@ -355,8 +381,6 @@ impl Parser {
             "a name is empty, . or .."
         } else if name.iter().any(|byte| *byte == b'/' || *byte == 0) {
             "a name has a slash or a NUL"
-        } else if has_case_hack(name) {
-            "a name has the suffix that Nix makes for case-insensitive file systems"
         } else {
             return self.enter(name);
         };
@@ -427,10 +451,6 @@ fn split_token(token: &[u8]) -> (&[u8], &[u8]) {
     };
     let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
     rest.split_at(length.min(rest.len()))
-}
-
-fn has_case_hack(name: &[u8]) -> bool {
-    name.contains(&b'~') && name.windows(CASE_HACK.len()).any(|part| part == CASE_HACK)
 }
 
 fn report_structure(bytes: &[u8], sink: &mut dyn FnMut(Event<'_>)) {

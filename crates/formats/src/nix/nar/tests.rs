@@ -138,13 +138,13 @@ fn non_zero_padding_is_refused() {
 #[test]
 fn names() {
     let file = || Tree::Regular(false, Vec::new());
-    for name in ["", ".", "..", "a/b", "/", "a\0", "x~nix~case~hack~1"] {
+    for name in ["", ".", "..", "a/b", "/", "a\0"] {
         refused(&archive(&directory([(name, file())])));
     }
     let longest = "n".repeat(NAME_BYTES_MAX);
     parse(&archive(&directory([(&longest, file())])), 4096).unwrap();
     refused(&archive(&directory([(&format!("{longest}n"), file())])));
-    for name in ["...", "~", "a~nix~case", "\u{fc}", " ", "\n"] {
+    for name in ["...", "~", "x~nix~case~hack~1", "\u{fc}", " ", "\n"] {
         parse(&archive(&directory([(name, file())])), 4096).unwrap();
     }
 }
@@ -184,6 +184,13 @@ fn depth() {
     };
     parse(&archive(&nested(DEPTH_MAX)), 4096).unwrap();
     assert!(refused(&archive(&nested(DEPTH_MAX + 1))).contains("deeper"));
+    let read = |archive: &[u8]| {
+        let mut parser = Parser::of_stored();
+        parser.push(archive, &mut |_| ())?;
+        parser.finish()
+    };
+    read(&archive(&nested(READ_DEPTH_MAX))).unwrap();
+    assert!(read(&archive(&nested(READ_DEPTH_MAX + 1))).is_err());
 }
 
 #[test]

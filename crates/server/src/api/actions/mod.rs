@@ -18,7 +18,7 @@ use firn_formats::admin::{
 };
 use firn_formats::push::ApiErrorCode;
 use firn_services::access::MAIN_CACHE;
-use firn_services::actions::{Entry, Repository};
+use firn_services::actions::{Entry, Looked, MissReason, Outcome, Repository};
 use firn_services::{Cache, Identity, Refusal};
 use http::HeaderMap;
 use std::sync::Arc;
@@ -38,6 +38,17 @@ impl Guest {
     fn may_read(&self, scope: &str) -> bool {
         let scopes = self.scopes.as_ref();
         scopes.is_none_or(|scopes| scopes.readable().any(|name| name == scope))
+    }
+
+    /// A look-up without the names of scopes that may not be read.
+    fn blanked(&self, mut looked: Looked) -> Looked {
+        if let Outcome::Hit { scope, .. } | Outcome::Miss(MissReason::OtherScope { scope }) =
+            &mut looked.outcome
+            && !self.may_read(scope)
+        {
+            scope.clear();
+        }
+        looked
     }
 
     fn may_write(&self, scope: &str) -> bool {
@@ -161,7 +172,11 @@ pub(super) async fn history(
         let gone = gone.into_iter();
         let gone = gone.filter(|gone| wanted(&gone.key, gone.at) && guest.may_read(&gone.scope));
         Ok(ActionsHistory {
-            lookups: looked.take(limit).map(view::looked).collect(),
+            lookups: looked
+                .take(limit)
+                .map(|looked| guest.blanked(looked))
+                .map(view::looked)
+                .collect(),
             gone: gone.take(limit).map(view::gone).collect(),
         })
     })

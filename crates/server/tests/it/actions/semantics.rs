@@ -171,7 +171,12 @@ fn configure(server: &TestServer, change: &serde_json::Value) {
     let admin = Client::new(&server.url(), Some(server.admin_token()));
     let body = change.to_string();
     admin
-        .send("PATCH", "/api/v1/caches/main", &[], body.as_bytes())
+        .send(
+            "PATCH",
+            "/api/v1/caches/main",
+            &[("content-type", "application/json")],
+            body.as_bytes(),
+        )
         .expect(200);
 }
 

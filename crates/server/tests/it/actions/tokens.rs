@@ -90,7 +90,11 @@ fn a_token_ends_with_its_revocation_and_a_url_with_its_entry() {
     admin.delete(&format!("/api/v1/tokens/{}", own["id"].as_str().unwrap()));
     job.create("other").expect(401);
     let services = server.running().services();
-    let cache = services.access.split_repository("main/x").unwrap().0;
+    let cache = services
+        .access
+        .split_repository(&firn_services::Identity::Anonymous, "main/x")
+        .unwrap()
+        .0;
     let repository = firn_services::actions::Repository {
         cache,
         name: firn_formats::actions::RepositoryName::parse("acme/web").unwrap(),
