@@ -10,6 +10,7 @@
 //! A manifest's entry references the blobs it names, which keeps them; a blob that no manifest
 //! names keeps its lease.
 
+mod deletions;
 mod error;
 mod images;
 mod manifests;
@@ -228,19 +229,6 @@ impl Registry {
             self.publish(to, vec![entry], Vec::new())?;
         }
         Ok(true)
-    }
-
-    /// Takes a blob's digest out of a cache.
-    ///
-    /// # Errors
-    /// If it is not here, or the store fails.
-    pub fn delete_blob(&self, cache: &Cache, digest: &Digest) -> Result<(), RegistryError> {
-        self.blob(cache, digest)?;
-        self.publish(
-            cache,
-            Vec::new(),
-            vec![(EntryKind::RegistryBlob, digest.to_string())],
-        )
     }
 
     fn publish(
