@@ -269,6 +269,9 @@ pub struct StatsView {
     pub blob_identity_bytes: u64,
     pub packs: u64,
     pub sessions: u64,
+    /// By how much the wall clock is ahead of the clock that decides about data; less than 0 if it is behind.
+    #[serde(default)]
+    pub time_behind_seconds: i64,
 }
 
 /// Asks the server to take away what nothing needs any more, or to say what that would be.
@@ -284,6 +287,9 @@ pub struct CollectionRequest {
     /// Packs of which more than this share is dead are rewritten; by default 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_percent: Option<u8>,
+    /// Before that, puts the store's clock forward to the wall clock's time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confirm_time: bool,
 }
 
 /// What a collection did, or would do.

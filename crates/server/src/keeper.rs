@@ -127,6 +127,9 @@ pub(crate) fn collect_asked(
     if let Some(percent) = request.dead_percent {
         options.dead_percent = percent.min(100);
     }
+    if request.confirm_time && !request.dry_run {
+        app.services.store.confirm_time()?;
+    }
     let report = match request.dry_run {
         true => {
             let store = &app.services.store;

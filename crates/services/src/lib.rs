@@ -107,6 +107,7 @@ impl Services {
             tracing::warn!(error = error.chain(), "noting what was used");
         }
         self.access.retire_keys();
+        self.access.finish_deletions();
         self.push.sweep();
         self.registry.sweep();
         self.actions.sweep();

@@ -5,6 +5,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `caches` | caches, and their deletion in steps |
 //! | `files` | the folder as a backend of immutable files; of a server's store nothing else touches the file system |
 //! | `layout` | names in the folder, its version |
 //! | `db` | the database: writer thread, readers, one module a kind of row |
@@ -15,6 +16,7 @@
 //! | `staged` | bytes on their way in as parts, in any order |
 //! | `lookups` | what was looked for, and how that went |
 //! | `shared` | a store without a server: in a folder, a bucket or a registry |
+//! | `clock` | the time that decides about data |
 //! | `backup`, `replica` | a copy of a folder that is being served, and frames out of one |
 //! | `check` | structure and data |
 //! | `collect` | what nothing needs any more goes, while everybody works |
@@ -25,7 +27,9 @@
 //! | `failpoint` | points at which tests let a step fail; nothing in what is released |
 
 mod backup;
+mod caches;
 mod check;
+mod clock;
 mod codec;
 mod collect;
 mod db;
@@ -56,6 +60,7 @@ mod verifier;
 
 pub use backup::BackupReport;
 pub use check::{CheckReport, DataOptions, DataProgress, Explain, Finding, FindingKind, Meaning};
+pub use clock::TimeSources;
 pub use collect::{CollectionOptions, CollectionReport, CollectionStep};
 pub use error::StoreError;
 pub use ingest::Ingest;
@@ -67,7 +72,7 @@ pub use types::*;
 pub use uploads::Upload;
 pub use verifier::{BlobVerifier, FreshChunk, Observer};
 
-use db::{Durability, blobs, caches, entries, sessions};
+use db::{Durability, blobs, entries, sessions};
 use failpoint::{Point, reach};
 use firn_chunks::{ChunkId, ChunkList, Format, ListId, VerifiedFrame};
 use firn_formats::Sha256;
@@ -87,8 +92,13 @@ pub struct Store {
 impl Store {
     /// Opens or creates; recovers what a crash left; refuses a folder in use.
     pub fn open(options: Options) -> Result<Self, StoreError> {
+        Self::open_with_time(options, TimeSources::system())
+    }
+
+    /// As [`Store::open`], with other clocks than the system's.
+    pub fn open_with_time(options: Options, time: TimeSources) -> Result<Self, StoreError> {
         Ok(Self {
-            inner: Arc::new(store::Inner::open(options)?),
+            inner: Arc::new(store::Inner::open(options, time)?),
         })
     }
 
@@ -97,47 +107,15 @@ impl Store {
         self.inner.close()
     }
 
-    /// Makes a cache; `Conflict` if the name is taken. Segments learn of it.
-    pub fn cache_create(
-        &self,
-        name: &str,
-        domain_name: &str,
-        config: &[u8],
-    ) -> Result<CacheRow, StoreError> {
-        let (name, domain) = (name.to_owned(), domain_name.to_owned());
-        let config = config.to_owned();
-        self.inner.db.write(Durability::Synced, move |connection| {
-            caches::create(connection, &name, &domain, &config)
-        })
+    /// Says that wall time is right: the store's clock (rule 10) goes on from there, if that is later, and all ages
+    /// grow by so much. Gives the milliseconds.
+    pub fn confirm_time(&self) -> Result<i64, StoreError> {
+        self.inner.db.confirm_time()
     }
 
-    /// Replaces its configuration.
-    pub fn cache_configure(&self, cache: CacheId, config: &[u8]) -> Result<(), StoreError> {
-        let config = config.to_owned();
-        self.inner.db.write(Durability::Synced, move |connection| {
-            caches::configure(connection, cache, &config)
-        })
-    }
-
-    /// By name.
-    pub fn cache(&self, name: &str) -> Result<Option<CacheRow>, StoreError> {
-        self.inner
-            .db
-            .read(|connection| caches::by_name(connection, name))
-    }
-
-    /// All, by name.
-    pub fn caches(&self) -> Result<Vec<CacheRow>, StoreError> {
-        self.inner.db.read(caches::all)
-    }
-
-    /// Removes a cache and its entries; its blobs are left to the collector.
-    pub fn cache_delete(&self, cache: CacheId) -> Result<(), StoreError> {
-        let deleted = self.inner.db.write(Durability::Synced, move |connection| {
-            caches::delete(connection, cache)
-        });
-        self.inner.entries.published();
-        deleted
+    /// The store's time in milliseconds since 1970 (rule 10).
+    pub fn now_ms(&self) -> i64 {
+        self.inner.db.clock().now_ms()
     }
 
     /// One entry.
@@ -542,6 +520,7 @@ impl Store {
         Ok(Stats {
             chunks_new_total,
             chunks_known_total,
+            time_behind_seconds: self.inner.db.clock().behind_ms() / 1000,
             ..stats
         })
     }
@@ -549,6 +528,14 @@ impl Store {
     /// Makes the database anew from packs and segments: for a closed folder whose database is lost or doubted.
     /// The old database is left beside it under another name. Sessions and gzip digests are not kept.
     pub fn rebuild(options: &Options) -> Result<RebuildReport, StoreError> {
-        rebuild::rebuild(options)
+        Self::rebuild_with_time(options, TimeSources::system())
+    }
+
+    /// As [`Store::rebuild`], with other clocks than the system's.
+    pub fn rebuild_with_time(
+        options: &Options,
+        time: TimeSources,
+    ) -> Result<RebuildReport, StoreError> {
+        rebuild::rebuild(options, time)
     }
 }

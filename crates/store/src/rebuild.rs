@@ -9,6 +9,7 @@ mod packs;
 
 pub(crate) use packs::read_trailer;
 
+use crate::clock::{Clock, TimeSources};
 use crate::db::blobs::NewBlob;
 use crate::db::{self, blobs, caches, chunks, now_ms};
 use crate::failpoint::{Point, reach};
@@ -36,7 +37,7 @@ const STAGING: &str = "
         deleted INTEGER NOT NULL, PRIMARY KEY (cache, kind, key)) STRICT, WITHOUT ROWID;";
 
 /// Rebuilds the database of a closed folder.
-pub(crate) fn rebuild(options: &Options) -> Result<RebuildReport, StoreError> {
+pub(crate) fn rebuild(options: &Options, time: TimeSources) -> Result<RebuildReport, StoreError> {
     let folder = Folder::open(&options.dir)?;
     let _lock = folder.lock()?;
     layout::check_version(&folder)?;
@@ -45,6 +46,7 @@ pub(crate) fn rebuild(options: &Options) -> Result<RebuildReport, StoreError> {
     folder.touch(TEMPORARY)?;
     let mut connection = db::open_for_writing(&folder.path(TEMPORARY))?;
     connection.pragma_update(None, "synchronous", "OFF")?;
+    keep_time(&folder, &connection, time)?;
     connection.execute_batch(STAGING)?;
     let mut report = RebuildReport::default();
     let transaction = connection.transaction()?;
@@ -66,6 +68,22 @@ pub(crate) fn rebuild(options: &Options) -> Result<RebuildReport, StoreError> {
         .map_err(|(_, error)| StoreError::from(error))?;
     replace(&folder)?;
     Ok(report)
+}
+
+/// The store's clock goes on from where the old database had it, or, if that cannot be read, from the newest segment.
+fn keep_time(
+    folder: &Folder,
+    connection: &Connection,
+    time: TimeSources,
+) -> Result<(), StoreError> {
+    let old = folder.path(layout::DATABASE);
+    let newest = folder.list(layout::SEGMENTS)?;
+    let newest = newest
+        .iter()
+        .filter_map(|key| layout::segment_time(key))
+        .max();
+    let clock = Clock::carry(&old, newest.map(|micros| micros / 1000), connection, time)?;
+    clock.install(connection)
 }
 
 /// Moves the old database aside and the new one in. In between there is none, and a store without one does not

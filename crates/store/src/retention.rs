@@ -46,6 +46,26 @@ impl Eviction<'_> {
         entries::of_sequence(self.connection, self.cache.id, signed(sequence), kind)
     }
 
+    /// An entry that can be served, by its key.
+    pub fn find(&self, kind: EntryKind, key: &str) -> Result<Option<Entry>, StoreError> {
+        entries::get(self.connection, self.cache.id, kind, key)
+    }
+
+    /// The entries of a kind whose keys begin with `prefix` and whose value is `value`.
+    pub fn with_value(
+        &self,
+        kind: EntryKind,
+        prefix: &str,
+        value: &[u8],
+    ) -> Result<Vec<Entry>, StoreError> {
+        entries::with_value(self.connection, self.cache.id, kind, prefix, value)
+    }
+
+    /// An entry of kind `by` in the same cache that names one of this entry's blobs.
+    pub fn named_by(&self, sequence: u64, by: EntryKind) -> Result<Option<Entry>, StoreError> {
+        entries::naming_the_same(self.connection, self.cache.id, signed(sequence), by)
+    }
+
     /// Takes an entry away; segments learn of it.
     pub fn remove(&self, sequence: u64) -> Result<(), StoreError> {
         retention::remove(self.connection, self.cache.id, &self.cache.name, sequence)
@@ -73,7 +93,7 @@ impl Store {
         })
     }
 
-    /// The database's time in milliseconds since 1970 (rule 10), and the newest sequence there is.
+    /// The store's time in milliseconds since 1970 (rule 10), and the newest sequence there is.
     pub fn now_and_newest(&self) -> Result<(i64, u64), StoreError> {
         self.inner.db.read(retention::now_and_newest)
     }
@@ -147,7 +167,29 @@ impl Store {
         F: FnOnce(&Eviction<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         // Ordered is enough: a power cut brings entries back whole, with their blobs, or takes them whole.
-        let evicted = self.inner.db.write(Durability::Ordered, move |connection| {
+        self.take_away(Durability::Ordered, cache, evict)
+    }
+
+    /// As [`Store::evict`], and what it took away is gone for good when this returns.
+    pub fn withdraw<T, F>(&self, cache: CacheId, withdraw: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Eviction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.take_away(Durability::Synced, cache, withdraw)
+    }
+
+    fn take_away<T, F>(
+        &self,
+        durability: Durability,
+        cache: CacheId,
+        evict: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Eviction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let evicted = self.inner.db.write(durability, move |connection| {
             evict(&Eviction {
                 connection,
                 cache: caches::expect(connection, cache)?,

@@ -1,5 +1,6 @@
 //! An open store: its parts, how they start and how they end.
 
+use crate::clock::TimeSources;
 use crate::db::blobs::NewBlob;
 use crate::db::{self, Database, Durability, blobs, chunks, lock, sessions};
 use crate::entry_cache::EntryCache;
@@ -46,13 +47,13 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) fn open(options: Options) -> Result<Self, StoreError> {
+    pub(crate) fn open(options: Options, time: TimeSources) -> Result<Self, StoreError> {
         let folder = Arc::new(Folder::open(&options.dir)?);
         let lock = folder.lock()?;
         layout::check_version(&folder)?;
         layout::clear_temporary(&folder)?;
         layout::check_database(&folder)?;
-        let db = Arc::new(Database::open(&folder)?);
+        let db = Arc::new(Database::open(&folder, time)?);
         sessions::reap_all(&db)?;
         let presence = Arc::new(Presence::new(db.clone(), folder.clone()));
         match presence.check() {

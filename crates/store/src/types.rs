@@ -401,6 +401,8 @@ pub struct Stats {
     /// Since the process started: frames that were new, and those that were known.
     pub chunks_new_total: u64,
     pub chunks_known_total: u64,
+    /// By how much the wall clock is ahead of the store's (rule 10); less than 0 if it is behind.
+    pub time_behind_seconds: i64,
 }
 
 /// What a rebuild found.

@@ -45,6 +45,10 @@ pub(crate) struct Args {
     /// Rewrite packs of which more than so much is needed by nothing; 100: never
     #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(..=100))]
     dead_max: u8,
+    /// Say that the server's wall clock is right: the clock by which it counts ages is put forward to it first. See
+    /// `firn stats`
+    #[arg(long)]
+    confirm_time: bool,
     /// Take segments that cannot be read for segments that name nothing
     #[arg(long)]
     ignore_unreadable: bool,
@@ -97,6 +101,10 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
     if locations.is_empty() {
         return server(global, args);
     }
+    if args.confirm_time {
+        return Err(Failure::new("--confirm-time is for a server")
+            .hint("a store without a server has no clock of its own"));
+    }
     if args.dead.is_some() {
         return Err(Failure::new("--dead is for a server")
             .hint("a store without a server deletes packs only when nothing in them is needed"));
@@ -142,6 +150,7 @@ fn server(global: &Global, args: &Args) -> Outcome {
         dry_run: true,
         grace_seconds: args.grace.map(|grace| grace.as_secs()),
         dead_percent: args.dead,
+        confirm_time: args.confirm_time,
     };
     let mut view = server.collect(&request)?;
     if !args.dry_run {

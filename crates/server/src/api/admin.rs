@@ -336,5 +336,6 @@ pub(super) async fn stats(
         blob_identity_bytes: stats.blob_identity_bytes,
         packs: stats.packs,
         sessions: stats.sessions,
+        time_behind_seconds: stats.time_behind_seconds,
     }))
 }

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! <name>:<base64 secret>                    signs
-//! <name>:<base64 secret> until=<seconds>    signs until then (seconds since 1970), and is retired after it
+//! <name>:<base64 secret> until=<seconds>    signs until then (seconds since 1970, by the store's clock), and is
+//!                                           retired after it
 //! retired <name>:<base64 public>            signs no more; its signatures are known as the cache's own
 //! ```
 //! They lie beside the database and never in it, so that they survive its loss.
 
-use super::token::now;
 use crate::{ServiceError, secret_file};
 use firn_formats::nix::{PublicKey, SecretKey, Signature};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(crate) const OVERLAP_SECONDS_MAX: u64 = 10 * 365 * 86400;
 /// A key that signs.
 struct Signing {
     key: SecretKey,
-    /// Seconds since 1970.
+    /// Seconds since 1970, by the store's clock: a secret that is retired is gone for good.
     until: Option<u64>,
 }
 
@@ -35,11 +35,11 @@ pub(crate) fn path(dir: &Path, cache: &str) -> PathBuf {
 }
 
 /// Reads a cache's keys, or makes the first. Secrets whose time is over are taken out of the file.
-pub(crate) fn load_or_make(dir: &Path, cache: &str) -> Result<Keys, ServiceError> {
+pub(crate) fn load_or_make(dir: &Path, cache: &str, now: u64) -> Result<Keys, ServiceError> {
     let path = path(dir, cache);
     if let Some(text) = secret_file::read(&path)? {
         let mut keys = Keys::parse(&path, &text)?;
-        if keys.retire(now()) {
+        if keys.retire(now) {
             secret_file::write(&path, &keys.text())?;
         }
         return Ok(keys);
@@ -57,20 +57,20 @@ pub(crate) fn load_or_make(dir: &Path, cache: &str) -> Result<Keys, ServiceError
     Ok(keys)
 }
 
-/// Adds a new key to the file; those before it sign for `overlap` seconds more.
-pub(crate) fn rotate(dir: &Path, cache: &str, overlap: u64) -> Result<(), ServiceError> {
+/// Adds a new key to the file; the one before it signs for `overlap` seconds more. Those of which an end is known
+/// already keep it.
+pub(crate) fn rotate(dir: &Path, cache: &str, overlap: u64, now: u64) -> Result<(), ServiceError> {
     if overlap > OVERLAP_SECONDS_MAX {
         return Err(ServiceError::BadRequest(
             "keys overlap for ten years at most".to_owned(),
         ));
     }
     let path = path(dir, cache);
-    let mut keys = load_or_make(dir, cache)?;
+    let mut keys = load_or_make(dir, cache, now)?;
     let key = random(&keys.next_name(&base_name(cache)))?;
-    let now = now();
     let end = now.saturating_add(overlap);
     for old in &mut keys.signing {
-        old.until = Some(old.until.map_or(end, |until| until.min(end)));
+        old.until.get_or_insert(end);
     }
     tracing::info!(cache, key = key.name(), overlap, "rotated the signing key");
     keys.signing.push(Signing { key, until: None });
@@ -153,8 +153,7 @@ impl Keys {
     }
 
     /// Whether a key's time is over, so that they are to be loaded again.
-    pub(crate) fn retirement_is_due(&self) -> bool {
-        let now = now();
+    pub(crate) fn retirement_is_due(&self, now: u64) -> bool {
         self.signing.len() > 1 && self.signing.iter().any(|signing| signing.is_over(now))
     }
 
@@ -222,21 +221,23 @@ pub(super) fn parse_until(word: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    fn names(keys: &Keys) -> Vec<String> {
+        let public = keys.public();
+        public.into_iter().map(|key| key.name).collect()
+    }
+
     #[test]
     fn keys_overlap_retire_and_keep_their_numbers() {
         let folder = tempfile::tempdir().unwrap();
-        let first = load_or_make(folder.path(), "acme/web").unwrap();
+        let load = |now| load_or_make(folder.path(), "acme/web", now).unwrap();
+        let first = load(0);
         assert_eq!(first.generation(), 0);
-        let names = |keys: &Keys| {
-            let public = keys.public();
-            public.into_iter().map(|key| key.name).collect::<Vec<_>>()
-        };
         assert_eq!(names(&first), ["acme-web-1"]);
-        rotate(folder.path(), "acme/web", 3600).unwrap();
-        let both = load_or_make(folder.path(), "acme/web").unwrap();
+        rotate(folder.path(), "acme/web", 3600, 1000).unwrap();
+        let both = load(1000);
         assert_eq!(names(&both), ["acme-web-1", "acme-web-2"]);
-        rotate(folder.path(), "acme/web", 0).unwrap();
-        let third = load_or_make(folder.path(), "acme/web").unwrap();
+        rotate(folder.path(), "acme/web", 0, 4600).unwrap();
+        let third = load(4600);
         assert_eq!(names(&third), ["acme-web-3"]);
         assert!(third.own("acme-web-1") && !third.own("acme-web-4"));
         let signature = first.sign("text").remove(0);
@@ -246,6 +247,21 @@ mod tests {
         assert!(!text.contains(&first.signing[0].key.to_secret_string()));
         let generations = [first.generation(), both.generation(), third.generation()];
         assert!(generations[1] != generations[0] && generations[1] != generations[2]);
+    }
+
+    #[test]
+    fn n12_a_rotation_leaves_the_overlap_of_an_older_key_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let load = |now| load_or_make(folder.path(), "main", now).unwrap();
+        load(0);
+        rotate(folder.path(), "main", 3600, 1000).unwrap();
+        // The second key leaked; clients that know only the first have until 4600 as they were told.
+        rotate(folder.path(), "main", 0, 2000).unwrap();
+        assert_eq!(names(&load(2000)), ["main-1", "main-3"]);
+        rotate(folder.path(), "main", 10_000, 3000).unwrap();
+        assert_eq!(names(&load(4599)), ["main-1", "main-3", "main-4"]);
+        assert_eq!(names(&load(4600)), ["main-3", "main-4"]);
+        assert_eq!(names(&load(13_000)), ["main-4"]);
     }
 
     #[test]

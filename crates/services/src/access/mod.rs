@@ -151,6 +151,9 @@ impl Access {
                 sync::write(&access.caches).insert(cache.name().to_owned(), Arc::new(cache));
             }
         }
+        for row in access.store.caches_deleting()? {
+            access.forget(&row)?;
+        }
         access.first_start()?;
         Ok(access)
     }
@@ -196,9 +199,14 @@ impl Access {
     fn load(&self, row: CacheRow) -> Result<Cache, ServiceError> {
         Ok(Cache {
             config: serde_json::from_slice(&row.config)?,
-            keys: keys::load_or_make(&self.dir, &row.name)?,
+            keys: keys::load_or_make(&self.dir, &row.name, self.now())?,
             row,
         })
+    }
+
+    /// Seconds since 1970 by the store's clock.
+    fn now(&self) -> u64 {
+        u64::try_from(self.store.now_ms() / 1000).unwrap_or(0)
     }
 
     /// The tokens.
@@ -339,8 +347,15 @@ impl Access {
         };
         let _changing = sync::lock(&self.changing);
         self.takes_no_images_over(&request.name)?;
+        // The keys of one that is being deleted must not become the new one's.
+        if self.is_deleting(&request.name)? {
+            return Err(ServiceError::Conflict(format!(
+                "cache {}, which is being deleted; try again when that is done",
+                request.name
+            )));
+        }
         // Keys without a cache are of no harm, a cache without keys is.
-        keys::load_or_make(&self.dir, &request.name)?;
+        keys::load_or_make(&self.dir, &request.name, self.now())?;
         let row = self
             .store
             .cache_create(&request.name, &domain, &serde_json::to_vec(&config)?)?;
@@ -428,7 +443,7 @@ impl Access {
     /// If the overlap is too long, the cache gone, or the file of keys cannot be written.
     pub fn rotate_key(&self, cache: &Cache, overlap: u64) -> Result<Arc<Cache>, ServiceError> {
         self.change(cache, |current| {
-            keys::rotate(&self.dir, current.name(), overlap)
+            keys::rotate(&self.dir, current.name(), overlap, self.now())
         })
     }
 
@@ -446,7 +461,7 @@ impl Access {
     /// Lets go of keys whose time is over. To be called now and then.
     pub(crate) fn retire_keys(&self) {
         for cache in self.all_caches() {
-            if cache.keys.retirement_is_due()
+            if cache.keys.retirement_is_due(self.now())
                 && let Err(error) = self.change(&cache, |_| Ok(()))
             {
                 tracing::error!(
@@ -456,20 +471,57 @@ impl Access {
                 );
             }
         }
-        if let Err(error) = self.tokens.retire() {
+        if let Err(error) = self.tokens.retire(self.now()) {
             tracing::error!(error = error.chain(), "retiring a key of tokens");
         }
     }
 
-    /// Removes a cache, its entries and its keys.
+    /// Removes a cache, its entries and its keys. Once this has begun nobody sees the cache any more; what a failure
+    /// leaves of it goes later.
     ///
     /// # Errors
-    /// If the store fails.
+    /// If the store fails before that; then the cache is as it was.
     pub fn cache_delete(&self, cache: &Cache) -> Result<(), ServiceError> {
-        let _changing = sync::lock(&self.changing);
+        let changing = sync::lock(&self.changing);
+        self.store.cache_delete_begin(cache.row.id)?;
         sync::write(&self.caches).remove(cache.name());
-        self.store.cache_delete(cache.row.id)?;
-        secret_file::remove(&keys::path(&self.dir, cache.name()))
+        drop(changing);
+        self.finish_deletions();
+        Ok(())
+    }
+
+    /// Goes on with deletions of caches that have begun. To be called now and then.
+    pub(crate) fn finish_deletions(&self) {
+        let rows = match self.store.caches_deleting() {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::error!(%error, "looking for caches that are being deleted");
+                return;
+            }
+        };
+        for row in rows {
+            let finished = self
+                .forget(&row)
+                .and_then(|()| Ok(self.store.cache_delete_finish(&row)?));
+            if let Err(error) = finished {
+                tracing::error!(
+                    cache = row.name,
+                    error = error.chain(),
+                    "deleting a cache: this goes on later"
+                );
+            }
+        }
+    }
+
+    /// Ends the tokens of a cache that is being deleted, and removes its keys: before its name is free again.
+    fn forget(&self, row: &CacheRow) -> Result<(), ServiceError> {
+        self.tokens.end_those_of(&row.name)?;
+        secret_file::remove(&keys::path(&self.dir, &row.name))
+    }
+
+    fn is_deleting(&self, name: &str) -> Result<bool, ServiceError> {
+        let rows = self.store.caches_deleting()?;
+        Ok(rows.iter().any(|row| row.name == name))
     }
 
     /// A cache as its users see it.

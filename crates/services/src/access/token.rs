@@ -19,7 +19,7 @@ use firn_store::{CacheId, EntryKind, IfExists, NewEntry, Publication, Store};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use quick_cache::sync::Cache as QuickCache;
 use secrets::{Key, load_or_make_keys, without_old, write_keys};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -61,6 +61,9 @@ pub struct Claims {
     /// The repository of the Actions cache that `ac` is about, in the one cache that `caches` names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo: Option<String>,
+    /// The newest of the store's sequence numbers when it was made; absent in tokens of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
     /// What may be read and saved there, as [`Scopes`] read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ac: Option<String>,
@@ -123,13 +126,23 @@ pub struct Tokens {
     /// With the end of the key that signed.
     remembered: QuickCache<Sha256, (Arc<Claims>, Option<u64>)>,
     revoked: RwLock<HashSet<String>>,
+    /// Names of caches that were deleted, each with the sequence number of that: older tokens do not name the cache
+    /// that has the name now.
+    deleted: RwLock<HashMap<String, u64>>,
 }
+
+/// What stands before a deleted cache's name in its key, among those of revoked tokens: their ids are hexadecimal.
+const DELETED_PREFIX: &str = "cache:";
 
 /// Seconds since 1970. It decides about tokens, never about data.
 pub(crate) fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+fn store_seconds(store: &Store) -> u64 {
+    u64::try_from(store.now_ms() / 1000).unwrap_or(0)
 }
 
 /// 16 random bytes in hexadecimal.
@@ -153,7 +166,8 @@ impl Tokens {
     pub(crate) fn open(store: Store, system: CacheId, dir: &Path) -> Result<Self, ServiceError> {
         let path = dir.join("token.key");
         let mut keys = load_or_make_keys(&path)?;
-        if without_old(&mut keys, now()) {
+        // What is over by one of the clocks only may be good again.
+        if without_old(&mut keys, now().min(store_seconds(&store))) {
             write_keys(&path, &keys)?;
         }
         let mut validation = Validation::new(Algorithm::HS256);
@@ -162,8 +176,12 @@ impl Tokens {
         validation.validate_exp = false;
         validation.validate_aud = false;
         let mut revoked = HashSet::new();
+        let mut deleted = HashMap::new();
         for_each_entry(&store, system, EntryKind::RevokedToken, |entry| {
-            revoked.insert(entry.key);
+            match entry.key.strip_prefix(DELETED_PREFIX) {
+                Some(cache) => drop(deleted.insert(cache.to_owned(), entry.sequence)),
+                None => drop(revoked.insert(entry.key)),
+            }
             Ok(())
         })?;
         Ok(Self {
@@ -174,6 +192,7 @@ impl Tokens {
             validation,
             remembered: QuickCache::new(REMEMBERED_TOKENS),
             revoked: RwLock::new(revoked),
+            deleted: RwLock::new(deleted),
         })
     }
 
@@ -191,7 +210,14 @@ impl Tokens {
             None => {
                 // Held until it is remembered: a rotation changes the keys' ends and then forgets all.
                 let keys = sync::read(&self.keys);
-                let found = self.decode(&keys, token).ok_or(TokenFault::Invalid)?;
+                // … as does the deletion of a cache.
+                let deleted = sync::read(&self.deleted);
+                let (mut claims, until) = self.decode(&keys, token).ok_or(TokenFault::Invalid)?;
+                claims.caches.retain(|name| {
+                    let gone = deleted.get(name);
+                    gone.is_none_or(|gone| claims.seq.is_some_and(|seq| seq >= *gone))
+                });
+                let found = (Arc::new(claims), until);
                 self.remembered.insert(fingerprint, found.clone());
                 found
             }
@@ -219,11 +245,11 @@ impl Tokens {
 
     /// The claims of a token that one of the keys signed, the newest asked first, and that key's end. The
     /// comparison takes the same time wherever signatures differ: it is the library's.
-    fn decode(&self, keys: &[Key], token: &str) -> Option<(Arc<Claims>, Option<u64>)> {
+    fn decode(&self, keys: &[Key], token: &str) -> Option<(Claims, Option<u64>)> {
         keys.iter().rev().find_map(|key| {
             let decoding = DecodingKey::from_secret(&key.secret);
             let decoded = jsonwebtoken::decode::<Claims>(token, &decoding, &self.validation);
-            Some((Arc::new(decoded.ok()?.claims), key.until))
+            Some((decoded.ok()?.claims, key.until))
         })
     }
 
@@ -244,8 +270,12 @@ impl Tokens {
         for old in &mut changed {
             old.until = Some(old.until.map_or(end, |until| until.min(end)));
         }
+        if overlap == 0 {
+            // Whatever the clocks say later.
+            changed.clear();
+        }
         changed.push(Key::random()?);
-        without_old(&mut changed, now);
+        without_old(&mut changed, now.min(store_seconds(&self.store)));
         write_keys(&self.path, &changed)?;
         *keys = changed;
         // What is remembered has the ends that keys had before.
@@ -255,9 +285,10 @@ impl Tokens {
         Ok(end)
     }
 
-    /// Lets go of keys whose time is over.
-    pub(crate) fn retire(&self) -> Result<(), ServiceError> {
-        let now = now();
+    /// Lets go of keys whose time is over by both clocks, the wall's and the store's, which says `store_now`: tokens go by
+    /// the wall clock, but a key that was thrown away while that was wrong would not come back.
+    pub(crate) fn retire(&self, store_now: u64) -> Result<(), ServiceError> {
+        let now = now().min(store_now);
         let over = sync::read(&self.keys).iter().any(|key| key.is_over(now));
         if over {
             let mut keys = sync::write(&self.keys);
@@ -315,6 +346,7 @@ impl Tokens {
         let mut claims = Claims {
             jti: random_id()?,
             iat,
+            seq: Some(self.newest()?),
             exp,
             caches: request.caches.clone(),
             allow: request.allow.clone(),
@@ -354,6 +386,7 @@ impl Tokens {
         let claims = Claims {
             jti: random_id()?,
             iat,
+            seq: Some(self.newest()?),
             exp: Some(
                 parent
                     .and_then(|claims| claims.exp)
@@ -423,6 +456,30 @@ impl Tokens {
         self.put(EntryKind::RevokedToken, id, Bytes::new())?;
         sync::write(&self.revoked).insert(id.to_owned());
         Ok(())
+    }
+
+    /// Tokens made before now name no cache of this name any more, but for patterns.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub(crate) fn end_those_of(&self, cache: &str) -> Result<(), ServiceError> {
+        let key = format!("{DELETED_PREFIX}{cache}");
+        self.put(EntryKind::RevokedToken, &key, Bytes::new())?;
+        let entry = self
+            .store
+            .entry(self.system, EntryKind::RevokedToken, &key)?;
+        let sequence = match entry {
+            Some(entry) => entry.sequence,
+            None => self.newest()?,
+        };
+        sync::write(&self.deleted).insert(cache.to_owned(), sequence);
+        self.remembered.clear();
+        Ok(())
+    }
+
+    fn newest(&self) -> Result<u64, ServiceError> {
+        let (_, newest) = self.store.now_and_newest()?;
+        Ok(newest)
     }
 
     fn put(&self, kind: EntryKind, key: &str, value: Bytes) -> Result<(), ServiceError> {

@@ -352,55 +352,6 @@ impl Registry {
         // An index may also list blobs that are no manifests.
         self.need_blob(repository, descriptor, needs)
     }
-
-    /// Takes a manifest away, or only a tag.
-    ///
-    /// # Errors
-    /// If it is not here, or the store fails.
-    pub fn delete_manifest(
-        &self,
-        repository: &Repository,
-        reference: &ManifestReference,
-    ) -> Result<(), RegistryError> {
-        let found = self.manifest(repository, reference)?;
-        let deletions = match reference {
-            ManifestReference::Tag(tag) => {
-                vec![(
-                    EntryKind::Tag,
-                    format!("{}:{}", repository.name, tag.as_str()),
-                )]
-            }
-            ManifestReference::Digest(_) => self.deletions_of(repository, &found)?,
-        };
-        self.publish(&repository.cache, Vec::new(), deletions)
-    }
-
-    /// A manifest, the tags that name it, and its place among its subject's referrers.
-    fn deletions_of(
-        &self,
-        repository: &Repository,
-        found: &FoundManifest,
-    ) -> Result<Vec<(EntryKind, String)>, RegistryError> {
-        let mut deletions = vec![(EntryKind::Manifest, manifest_key(repository, &found.digest))];
-        let prefix = format!("{}:", repository.name);
-        for entry in self.all_entries(repository, EntryKind::Tag, &prefix)? {
-            if entry.value == found.digest.as_bytes() {
-                deletions.push((EntryKind::Tag, entry.key));
-            }
-        }
-        let subject = match AnyManifest::parse(&found.media_type, &found.bytes) {
-            Ok(AnyManifest::Manifest(manifest)) => manifest.subject,
-            Ok(AnyManifest::Index(index)) => index.subject,
-            Err(_) => None,
-        };
-        if let Some(subject) = subject {
-            deletions.push((
-                EntryKind::Referrer,
-                super::referrers::referrer_key(repository, &subject.digest, &found.digest),
-            ));
-        }
-        Ok(deletions)
-    }
 }
 
 #[derive(Default)]

@@ -11,6 +11,7 @@
 //! names keeps its lease.
 
 mod catalog;
+mod deletions;
 mod error;
 mod images;
 mod manifests;
@@ -240,19 +241,6 @@ impl Registry {
             self.publish(to, vec![entry], Vec::new())?;
         }
         Ok(true)
-    }
-
-    /// Takes a blob's digest out of a cache.
-    ///
-    /// # Errors
-    /// If it is not here, or the store fails.
-    pub fn delete_blob(&self, cache: &Cache, digest: &Digest) -> Result<(), RegistryError> {
-        self.blob(cache, digest)?;
-        self.publish(
-            cache,
-            Vec::new(),
-            vec![(EntryKind::RegistryBlob, digest.to_string())],
-        )
     }
 
     fn publish(

@@ -4,7 +4,7 @@ use crate::support::{Fixture, noise};
 use firn_formats::Sha256;
 use firn_formats::admin::RootPin;
 use firn_formats::oci::{Digest, media_type};
-use firn_services::registry::{ManifestReference, NewManifest, Repository};
+use firn_services::registry::{ManifestReference, NewManifest, RegistryError, Repository};
 use firn_store::EntryKind;
 use std::time::Duration;
 
@@ -65,6 +65,15 @@ impl<'a> Images<'a> {
         serde_json::json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()})
     }
 
+    fn manifest(&self, name: &str, layers: &[&str]) -> serde_json::Value {
+        serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": media_type::OCI_MANIFEST,
+            "config": self.blob(format!("{{\"n\":{name:?}}}").as_bytes()),
+            "layers": layers.iter().map(|layer| self.blob(&noise(layer, 20_000))).collect::<Vec<_>>(),
+        })
+    }
+
     fn image(
         &self,
         tag: Option<&str>,
@@ -72,16 +81,23 @@ impl<'a> Images<'a> {
         subject: Option<&serde_json::Value>,
     ) -> serde_json::Value {
         let name = format!("{tag:?} {layers:?} {subject:?}");
-        let mut manifest = serde_json::json!({
-            "schemaVersion": 2,
-            "mediaType": media_type::OCI_MANIFEST,
-            "config": self.blob(format!("{{\"n\":{name:?}}}").as_bytes()),
-            "layers": layers.iter().map(|layer| self.blob(&noise(layer, 20_000))).collect::<Vec<_>>(),
-        });
+        let mut manifest = self.manifest(&name, layers);
         if let Some(subject) = subject {
             manifest["subject"] = subject.clone();
         }
         self.put(tag, media_type::OCI_MANIFEST, &manifest)
+    }
+
+    fn delete(&self, reference: &str) -> Result<(), RegistryError> {
+        let reference = ManifestReference::parse(reference).unwrap();
+        let registry = &self.fixture.services.registry;
+        registry.delete_manifest(&self.repository, &reference)
+    }
+
+    fn delete_blob(&self, digest: &str) -> Result<(), RegistryError> {
+        let digest = Digest::parse(digest).unwrap();
+        let registry = &self.fixture.services.registry;
+        registry.delete_blob(&self.repository.cache, &digest)
     }
 
     fn pull(&self, reference: &str) -> bool {
@@ -176,4 +192,58 @@ fn an_image_pushed_within_the_lease_stays() {
     let evicted = fixture.services.retention.evict(&fixture.cache()).unwrap();
     assert_eq!(evicted.images, 0);
     assert!(images.pull("1"));
+}
+
+#[test]
+fn d6_a_tag_put_beside_the_deletion_of_its_manifest_never_dangles() {
+    let fixture = Fixture::new();
+    let images = Images::new(&fixture);
+    let mut tagged = 0;
+    for round in 0..150 {
+        let name = format!("image{round}");
+        let manifest = images.manifest(&name, &[&name]);
+        let image = images.put(None, media_type::OCI_MANIFEST, &manifest);
+        let tag = format!("tag{round}");
+        let images = &images;
+        std::thread::scope(|scope| {
+            scope.spawn(|| images.put(Some(&tag), media_type::OCI_MANIFEST, &manifest));
+            scope.spawn(|| images.delete(digest(&image)));
+        });
+        let tags = fixture.keys(EntryKind::Tag);
+        if tags.contains(&format!("app:{tag}")) {
+            tagged += 1;
+            assert!(images.pull(&tag), "{tag} names a manifest that is gone");
+        }
+    }
+    println!("{tagged} of 150 tags stayed");
+}
+
+#[test]
+fn d6_what_a_manifest_or_an_index_needs_is_not_deleted() {
+    let fixture = Fixture::new();
+    let images = Images::new(&fixture);
+    let child = images.image(None, &["layer"], None);
+    let index = images.put(
+        Some("all"),
+        media_type::OCI_INDEX,
+        &serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": media_type::OCI_INDEX,
+            "manifests": [child],
+        }),
+    );
+    let refused = |result: Result<(), RegistryError>| {
+        let error = result.unwrap_err();
+        assert_eq!((error.http_status(), error.code.code()), (405, "DENIED"));
+    };
+    let layer = images.blob(&noise("layer", 20_000));
+    refused(images.delete_blob(digest(&layer)));
+    refused(images.delete(digest(&child)));
+    assert!(images.pull("all") && images.pull(digest(&child)));
+    // From the top down all of it goes.
+    images.delete(digest(&index)).unwrap();
+    assert_eq!(fixture.keys(EntryKind::Tag), Vec::<String>::new());
+    images.delete(digest(&child)).unwrap();
+    images.delete_blob(digest(&layer)).unwrap();
+    assert!(images.delete_blob(digest(&layer)).is_err());
 }

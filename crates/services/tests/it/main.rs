@@ -7,7 +7,9 @@
     unreachable_pub
 )]
 
+mod caches;
 mod images;
 mod retention;
 mod support;
+mod time;
 mod zstd_tar;

@@ -6,9 +6,46 @@ use firn_formats::nix::nar::Writer;
 use firn_formats::nix::{Compression, NarInfo, StorePath, base32};
 use firn_services::nix_cache::{HashText, hash_text};
 use firn_services::{Cache, ServiceError, Services};
-use firn_store::{EntryKind, Options, Store};
+use firn_store::{EntryKind, Options, Store, TimeSources};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
+
+/// The clocks of a machine that is never started anew.
+#[derive(Default)]
+pub struct Machine {
+    wall: Arc<AtomicI64>,
+    boot: Arc<AtomicI64>,
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        let machine = Self::default();
+        // Some day of 2026.
+        machine.step(20_500 * 24 * 3_600_000);
+        machine
+    }
+
+    fn sources(&self) -> TimeSources {
+        let (wall, boot) = (self.wall.clone(), self.boot.clone());
+        TimeSources::new(
+            move || wall.load(Ordering::SeqCst),
+            move || boot.load(Ordering::SeqCst),
+            1,
+        )
+    }
+
+    /// Somebody sets the wall clock.
+    pub fn step(&self, milliseconds: i64) {
+        self.wall.fetch_add(milliseconds, Ordering::SeqCst);
+    }
+
+    /// Time passes.
+    pub fn pass(&self, milliseconds: i64) {
+        self.boot.fetch_add(milliseconds, Ordering::SeqCst);
+        self.step(milliseconds);
+    }
+}
 
 /// Services with the cache `main`. Leases end at once unless said otherwise.
 pub struct Fixture {
@@ -25,6 +62,29 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         let services = open(folder.path(), lease);
         Self { services, folder }
+    }
+
+    /// On a machine whose clocks go as they are told.
+    pub fn on(machine: &Machine) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(folder.path(), Duration::ZERO);
+        let store = Store::open_with_time(options, machine.sources()).unwrap();
+        let services = Services::open(store, folder.path()).unwrap();
+        Self { services, folder }
+    }
+
+    /// Closes everything and opens it again.
+    pub fn restarted(self) -> Self {
+        let Self { services, folder } = self;
+        services.store.close().unwrap();
+        drop(services);
+        let services = open(folder.path(), Duration::ZERO);
+        Self { services, folder }
+    }
+
+    /// A file in its folder.
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Closes the store, makes its database anew from the segments, and opens it again.

@@ -365,7 +365,7 @@ pub(crate) fn caches_lacking(
 ) -> Result<Vec<CacheId>, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT min(caches.id) FROM damage JOIN caches ON caches.domain = damage.domain
-         WHERE chunk = ? GROUP BY damage.domain",
+         WHERE chunk = ? AND NOT deleting GROUP BY damage.domain",
     )?;
     let rows = statement.query_map([chunk.0], |row| row.get(0).map(CacheId))?;
     Ok(rows.collect::<Result<_, _>>()?)

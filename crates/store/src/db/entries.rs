@@ -252,6 +252,44 @@ pub(crate) fn since(
     Ok(found)
 }
 
+/// Entries whose keys begin with `prefix` and that have this value.
+pub(crate) fn with_value(
+    connection: &Connection,
+    cache: CacheId,
+    kind: EntryKind,
+    prefix: &str,
+    value: &[u8],
+) -> Result<Vec<Entry>, StoreError> {
+    let end = format!("{prefix}\u{10FFFF}");
+    let mut statement = connection.prepare_cached(concat!(
+        columns!(),
+        "WHERE cache = ?1 AND kind = ?2 AND key >= ?3 AND key < ?4 AND value = ?5"
+    ))?;
+    let values = params![cache.0, kind as u16, prefix, end, value];
+    let rows = statement.query_map(values, |row| entry(row, kind))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// An entry of a kind in the cache that names a blob of the entry `sequence`.
+pub(crate) fn naming_the_same(
+    connection: &Connection,
+    cache: CacheId,
+    sequence: i64,
+    kind: EntryKind,
+) -> Result<Option<Entry>, StoreError> {
+    Ok(connection
+        .prepare_cached(concat!(
+            columns!(),
+            "WHERE cache = ?2 AND kind = ?3 AND sequence IN
+                 (SELECT other.entry FROM entry_blobs AS mine JOIN entry_blobs AS other ON other.blob = mine.blob
+                  WHERE mine.entry = ?1) LIMIT 1"
+        ))?
+        .query_row(params![sequence, cache.0, kind as u16], |row| {
+            entry(row, kind)
+        })
+        .optional()?)
+}
+
 /// Makes a publication visible, in the caller's transaction.
 pub(crate) fn publish(
     connection: &Connection,

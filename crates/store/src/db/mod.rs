@@ -19,17 +19,19 @@ pub(crate) mod writer;
 
 pub(crate) use writer::{Durability, lock};
 
+use crate::clock::{Clock, TimeSources};
 use crate::files::Folder;
 use crate::{StoreError, layout};
 use readers::Readers;
 use rusqlite::{Connection, Row};
 use std::path::Path;
+use std::sync::Arc;
 use writer::Writer;
 
-/// The database's clock in milliseconds (rule 10), for use inside statements.
+/// The store's clock in milliseconds (rule 10), for use inside statements; see `crate::clock`.
 macro_rules! now_ms {
     () => {
-        "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+        "firn_now_ms()"
     };
 }
 pub(crate) use now_ms;
@@ -41,19 +43,53 @@ const STATEMENTS_CACHED: usize = 64;
 pub(crate) struct Database {
     writer: Writer,
     readers: Readers,
+    clock: Arc<Clock>,
 }
 
 impl Database {
     /// Opens or creates the folder's database.
-    pub(crate) fn open(folder: &Folder) -> Result<Self, StoreError> {
+    pub(crate) fn open(folder: &Folder, time: TimeSources) -> Result<Self, StoreError> {
         folder.touch(layout::DATABASE)?;
         let path = folder.path(layout::DATABASE);
         let connection = open_for_writing(&path)?;
         use_write_ahead_log(&connection, &path)?;
+        let clock = Clock::resume(&connection, time)?;
+        clock.install(&connection)?;
+        // A full disk does not keep a store from being opened: the next start counts from the same mark.
+        if let Err(error) = clock.mark(&connection) {
+            tracing::warn!(%error, "writing down the store's time");
+        }
         Ok(Self {
             writer: Writer::start(connection)?,
-            readers: Readers::new(path),
+            readers: Readers::new(path, clock.clone()),
+            clock,
         })
+    }
+
+    /// The store's clock.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Writes down how far the clock has come, if that is due, and says if wall time has gone elsewhere.
+    pub(crate) fn keep_time(&self) -> Result<(), StoreError> {
+        self.clock.tell();
+        match self.clock.is_due() {
+            true => self.mark_time(Durability::Ordered),
+            false => Ok(()),
+        }
+    }
+
+    /// Puts the clock forward to wall time, for good; gives the milliseconds.
+    pub(crate) fn confirm_time(&self) -> Result<i64, StoreError> {
+        let forward = self.clock.confirm();
+        self.mark_time(Durability::Synced)?;
+        Ok(forward)
+    }
+
+    fn mark_time(&self, durability: Durability) -> Result<(), StoreError> {
+        let clock = self.clock.clone();
+        self.write(durability, move |connection| clock.mark(connection))
     }
 
     /// Runs `read` on a reader's connection; each statement sees the newest commit.
@@ -88,6 +124,9 @@ impl Database {
 
     /// Ends the writer.
     pub(crate) fn stop(&self) {
+        if let Err(error) = self.mark_time(Durability::Ordered) {
+            tracing::warn!(%error, "writing down the store's time");
+        }
         self.writer.stop();
     }
 }

@@ -2,22 +2,25 @@
 
 use super::{STATEMENTS_CACHED, lock};
 use crate::StoreError;
+use crate::clock::Clock;
 use rusqlite::{Connection, OpenFlags};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Connections kept; more are opened under load and closed after it.
 const IDLE_MAX: usize = 16;
 
 pub(crate) struct Readers {
     path: PathBuf,
+    clock: Arc<Clock>,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Readers {
-    pub(crate) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf, clock: Arc<Clock>) -> Self {
         Self {
             path,
+            clock,
             idle: Mutex::new(Vec::new()),
         }
     }
@@ -50,6 +53,7 @@ impl Readers {
         connection.pragma_update(None, "mmap_size", 256 << 20)?;
         connection.pragma_update(None, "cache_size", -1024)?;
         connection.busy_timeout(std::time::Duration::from_secs(10))?;
+        self.clock.install(&connection)?;
         Ok(connection)
     }
 }

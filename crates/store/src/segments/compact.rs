@@ -7,7 +7,7 @@
 
 use super::{SegmentWriter, WRITER, blob, next_time, write_all};
 use crate::db::collection::packs;
-use crate::db::{self, Durability, caches, entries, lock};
+use crate::db::{self, Durability, caches, entries, lock, now_ms};
 use crate::failpoint::{Point, reach};
 use crate::files::Folder;
 use crate::types::BlobId;
@@ -161,11 +161,11 @@ pub(crate) fn delete_covered(
     let mut deleted = 0;
     let names = names(folder)?;
     let now: i64 = writer.db.read(|connection| {
-        Ok(connection.query_row(
-            "SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
-            [],
-            |row| row.get(0),
-        )?)
+        Ok(
+            connection.query_row(concat!("SELECT ", now_ms!(), " * 1000"), [], |row| {
+                row.get(0)
+            })?,
+        )
     })?;
     let Some(last) = names
         .iter()

@@ -3,7 +3,9 @@
 pub(crate) mod compact;
 
 use crate::db::log::{Event, Logged};
-use crate::db::{Database, Durability, blobs, caches, chunks, entries, lock, log, sessions};
+use crate::db::{
+    Database, Durability, blobs, caches, chunks, entries, lock, log, now_ms, sessions,
+};
 use crate::failpoint::{Point, reach};
 use crate::files::Folder;
 use crate::types::BlobId;
@@ -77,6 +79,9 @@ fn tend(db: &Database, folder: &Folder, writing: &Mutex<()>) {
         Ok(count) => tracing::info!(count, "ended expired sessions"),
         Err(error) => tracing::warn!(%error, "ending expired sessions"),
     }
+    if let Err(error) = db.keep_time() {
+        tracing::warn!(%error, "writing down the store's time");
+    }
     let _writing = lock(writing);
     if let Err(error) = write_all(db, folder) {
         tracing::warn!(%error, "writing a segment");
@@ -115,11 +120,14 @@ fn write_one(db: &Database, folder: &Folder) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// Microseconds by the database's clock, always later than the segment before: segments sort by name.
+/// Microseconds by the store's clock, always later than the segment before: segments sort by name.
 fn next_time(connection: &Connection) -> Result<i64, StoreError> {
     Ok(connection.query_row(
-        "UPDATE meta SET value = max(value + 1, CAST(unixepoch('subsec') * 1000000 AS INTEGER))
-         WHERE name = 'segment_at' RETURNING value",
+        concat!(
+            "UPDATE meta SET value = max(value + 1, ",
+            now_ms!(),
+            " * 1000) WHERE name = 'segment_at' RETURNING value"
+        ),
         [],
         |row| row.get(0),
     )?)

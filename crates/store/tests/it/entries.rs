@@ -194,3 +194,45 @@ fn names_of_caches_are_unique_and_deletion_takes_entries_and_sessions_along() {
     let kept = fixture.store.blob(blob.id).unwrap();
     assert_eq!(kept, Some(blob));
 }
+
+#[test]
+fn d5_a_deletion_that_has_begun_hides_the_cache_keeps_its_name_and_goes_on_after_a_restart() {
+    let fixture = Fixture::new();
+    let blob = fixture.ingest(&mixed(4, 50_000)).unwrap();
+    for index in 0..1200 {
+        fixture.publish(&format!("key{index:04}"), &[blob.id]);
+    }
+    let id = fixture.cache.id;
+    fixture.store.cache_delete_begin(id).unwrap();
+    let check = |store: &Store| {
+        assert_eq!(store.cache("main").unwrap(), None);
+        assert!(store.caches().unwrap().is_empty());
+        assert_eq!(store.caches_deleting().unwrap().len(), 1);
+        let published = store.publish(None, id, publication(vec![entry("new", &[])]));
+        assert!(matches!(published, Err(StoreError::NoSuchCache(_))));
+        let again = store.cache_create("main", "public", b"");
+        let Err(StoreError::Conflict(why)) = again else {
+            panic!("{again:?}");
+        };
+        assert!(why.contains("being deleted"), "{why}");
+    };
+    check(&fixture.store);
+    let touched = fixture.store.session_touch(&fixture.session.id);
+    assert!(matches!(touched, Err(StoreError::SessionGone(_))));
+    let Fixture { store, dir, .. } = fixture;
+    drop(store);
+    let store = Store::open(options(dir.path())).unwrap();
+    check(&store);
+    let row = store.caches_deleting().unwrap().remove(0);
+    store.cache_delete_finish(&row).unwrap();
+    store.cache_delete_finish(&row).unwrap();
+    let new = store.cache_create("main", "public", b"").unwrap();
+    assert!(new.id != id);
+    store.close().unwrap();
+    drop(store);
+    // The segments know that the entries are not the new cache's.
+    Store::rebuild(&options(dir.path())).unwrap();
+    let store = Store::open(options(dir.path())).unwrap();
+    let cache = store.cache("main").unwrap().unwrap();
+    assert_eq!(store.cache_usage(cache.id).unwrap().narinfos, 0);
+}

@@ -5,6 +5,7 @@
 mod absence;
 mod backup;
 mod check;
+mod clock;
 mod collection;
 mod concurrency;
 mod crash;
