@@ -135,5 +135,5 @@ function save(program, state, words) {
 }
 
 module.exports = {
-  binary, fail, firn, flag, input, keep, kept, keyWords, lines, newState, repeated, restore, save, storage, warn,
+  binary, check, fail, firn, flag, input, keep, kept, keyWords, lines, newState, repeated, restore, save, sha256, storage, warn,
 };

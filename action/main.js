@@ -8,6 +8,7 @@ async function main() {
   const program = await action.restore(state);
   if (!action.flag("lookup-only")) {
     action.keep("program", program);
+    action.keep("sha256", await action.sha256(program));
     action.keep("state", state);
   }
 }

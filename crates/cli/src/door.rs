@@ -6,6 +6,7 @@
 //! /<cache>/<hash>.narinfo
 //! /<cache>/nar/…
 //! ```
+//! Other users of the machine can connect, too; so all this may lie below a name that they do not know.
 
 use crate::failure::Failure;
 use firn_client::{
@@ -31,6 +32,8 @@ const NAR: &str = "application/x-nix-nar";
 /// The door of one cache.
 pub(crate) struct NixDoor {
     cache: String,
+    /// `/` and what all paths begin with before the cache's name; or nothing.
+    secret: String,
     substituter: Arc<Substituter>,
     server: Option<PassedOn>,
 }
@@ -83,9 +86,16 @@ impl NixDoor {
     ) -> Self {
         Self {
             cache: cache.to_owned(),
+            secret: String::new(),
             substituter,
             server,
         }
+    }
+
+    /// Behind a name that only those know who are told.
+    pub(crate) fn behind(mut self, secret: &str) -> Self {
+        self.secret = format!("/{secret}");
+        self
     }
 
     /// What Nix must trust.
@@ -170,7 +180,8 @@ fn cache_info() -> String {
 impl LoopbackDoor for NixDoor {
     fn get(&self, path: &str) -> LoopbackAnswer {
         let below = path
-            .strip_prefix('/')
+            .strip_prefix(self.secret.as_str())
+            .and_then(|path| path.strip_prefix('/'))
             .and_then(|path| path.strip_prefix(self.cache.as_str()))
             .and_then(|path| path.strip_prefix('/'));
         let Some(below) = below else {

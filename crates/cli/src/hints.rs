@@ -94,7 +94,7 @@ fn refused(status: u16, code: Option<ApiErrorCode>, hint: Option<&str>, url: &st
     let registry = url.contains("/v2/") || url.contains("scope=repository:");
     let text = match (status, code) {
         (401, _) if registry => {
-            "`docker login` keeps credentials for a registry; --dest-creds USER:TOKEN gives them once"
+            "`docker login` keeps credentials for a registry; FIRN_DEST_CREDS=USER:TOKEN gives them once"
         }
         (401, _) => "`firn login URL` keeps a token for the server; FIRN_TOKEN gives one for once",
         (_, Some(ApiErrorCode::QuotaExceeded)) => {
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(lines[0], "error: http://h/api/v1/whoami: no (HTTP 401)");
         assert!(lines[1].starts_with("hint: `firn login URL`"));
         let lines = refusal(401, None, "http://h/v2/a/blobs/uploads/");
-        assert!(lines[1].contains("--dest-creds"));
+        assert!(lines[1].contains("FIRN_DEST_CREDS"));
         assert_eq!(refusal(418, None, "http://h/").len(), 1);
     }
 

@@ -2,6 +2,7 @@
 
 mod commands;
 mod context;
+mod dest_creds;
 mod door;
 mod failure;
 mod hints;

@@ -8,7 +8,7 @@ use crate::{
 use firn_client::{
     credentials::Credential,
     storage::{SharedStore, StorageLocation, open_storage},
-    substituter::{Source, Substituter, new_key},
+    substituter::{Source, Substituter, new_key, secret_name},
 };
 use firn_server::loopback::Loopback;
 use std::{net::SocketAddr, sync::Arc};
@@ -21,12 +21,14 @@ pub(crate) struct StorageArgs {
     /// A store without a server: /FOLDER, s3://BUCKET/PREFIX or oci://REGISTRY/NAME; several are asked in order
     #[arg(long, env = VARIABLE, value_name = "LOCATION")]
     storage: Vec<String>,
-    /// Credentials for the stores' registry [default: docker's config, else GITHUB_TOKEN for ghcr.io]
+    /// Credentials for the stores' registry; - reads them from standard input. All users of the machine see
+    /// arguments: rather set FIRN_DEST_CREDS [default: docker's config, else GITHUB_TOKEN for ghcr.io]
     #[arg(
         long,
         value_name = "USER:TOKEN",
         env = "FIRN_DEST_CREDS",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = crate::dest_creds::parse
     )]
     dest_creds: Option<String>,
 }
@@ -134,13 +136,14 @@ impl LocalCache {
             sources(global, stores),
             new_key("firn-loopback-1")?,
         )?);
-        let door = NixDoor::new(&global.cache, Arc::clone(&substituter), server);
+        let secret = secret_name(&new_key("door")?);
+        let door = NixDoor::new(&global.cache, Arc::clone(&substituter), server).behind(&secret);
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let server =
             Loopback::start(listen, Arc::new(door)).map_err(|error| Failure::of(&error))?;
         Ok(Self {
             substituter,
-            url: format!("http://{}/{}", server.address(), global.cache),
+            url: format!("http://{}/{secret}/{}", server.address(), global.cache),
             _server: server,
         })
     }

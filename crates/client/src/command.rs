@@ -1,7 +1,7 @@
 //! Runs other programs.
 
 use crate::error::{ClientError, Result};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 fn name(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
@@ -12,13 +12,26 @@ pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>> {
     run_with(command, Stdio::piped())
 }
 
-/// The same, but the standard error goes where ours goes, for programs that report progress there.
+/// Runs to the end and gives the standard error, where warnings are, with the standard output behind it.
+pub(crate) fn run_with_errors(command: &mut Command) -> Result<String> {
+    let output = output(command, Stdio::piped())?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said = format!("{}{}", text(&output.stderr), text(&output.stdout));
+    judged(command, output).map(|_| said)
+}
+
+/// As [`run`], but the standard error goes where ours goes, for programs that report progress there.
 pub(crate) fn run_showing_progress(command: &mut Command) -> Result<Vec<u8>> {
     run_with(command, Stdio::inherit())
 }
 
 fn run_with(command: &mut Command, errors: Stdio) -> Result<Vec<u8>> {
-    let output = command
+    let output = output(command, errors)?;
+    judged(command, output)
+}
+
+fn output(command: &mut Command, errors: Stdio) -> Result<Output> {
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(errors)
@@ -27,7 +40,11 @@ fn run_with(command: &mut Command, errors: Stdio) -> Result<Vec<u8>> {
         .map_err(|source| ClientError::CommandMissing {
             command: name(command),
             source,
-        })?;
+        })
+}
+
+/// The standard output of a program that ended well.
+fn judged(command: &Command, output: Output) -> Result<Vec<u8>> {
     if output.status.success() {
         return Ok(output.stdout);
     }

@@ -30,6 +30,9 @@ pub enum ClientError {
         #[source]
         source: std::io::Error,
     },
+    /// A file of Nix's configuration that somebody else makes.
+    #[error("{path} is not written: {what}")]
+    Unwritable { path: PathBuf, what: String },
     #[error("not a usable URL: {0}")]
     Url(String),
     #[error("cannot read the Nix database {path}")]

@@ -6,6 +6,7 @@ use crate::{
 };
 use firn_formats::nix::{StorePath, store_path::STORE_DIR};
 use std::{
+    collections::BTreeMap,
     path::{Component, Path, PathBuf},
     process::Command,
 };
@@ -116,6 +117,24 @@ fn below_store(path: &Path) -> Option<StorePath> {
     }
 }
 
+/// What `nix build --json` says of an installable.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Built {
+    Derivation { outputs: BTreeMap<String, String> },
+    Source { path: String },
+    Path(String),
+}
+
+impl Built {
+    fn paths(&self) -> Vec<&str> {
+        match self {
+            Self::Derivation { outputs } => outputs.values().map(String::as_str).collect(),
+            Self::Source { path } | Self::Path(path) => vec![path],
+        }
+    }
+}
+
 /// Builds a flake installable and gives its outputs.
 fn build(installable: &str) -> Result<Vec<StorePath>> {
     let unresolvable = || ClientError::Unresolvable {
@@ -128,11 +147,15 @@ fn build(installable: &str) -> Result<Vec<StorePath>> {
     let output = run_showing_progress(
         Command::new("nix")
             .args(["--extra-experimental-features", "nix-command flakes"])
-            .args(["build", "--no-link", "--print-out-paths", "--", installable]),
+            .args(["build", "--no-link", "--json", "--", installable]),
     )?;
-    let paths: Vec<StorePath> = String::from_utf8_lossy(&output)
-        .lines()
-        .filter_map(|line| StorePath::parse(line.trim()).ok())
+    // Not --print-out-paths, which Nix 2.8 does not know.
+    let built: Vec<Built> = serde_json::from_slice(&output)
+        .map_err(|source| ClientError::json("answer of `nix build --json`", source))?;
+    let paths: Vec<StorePath> = built
+        .iter()
+        .flat_map(Built::paths)
+        .filter_map(|path| StorePath::parse(path).ok())
         .collect();
     if paths.is_empty() {
         return Err(unresolvable());
@@ -178,6 +201,15 @@ mod tests {
             assert_eq!(resolve(&text).expect(name).as_deref(), Some(NAME));
         }
         assert!(resolve(&dir.path().join("loop").display().to_string()).is_err());
+    }
+
+    #[test]
+    fn n10_all_that_nix_says_of_what_it_built_is_read() {
+        let json = r#"[{"drvPath":"/nix/store/x.drv","outputs":{"out":"/o","bin":"/b"},"startTime":1},
+            {"path":"/p"}, "/q"]"#;
+        let built: Vec<Built> = serde_json::from_str(json).expect("json");
+        let paths: Vec<&str> = built.iter().flat_map(Built::paths).collect();
+        assert_eq!(paths, ["/b", "/o", "/p", "/q"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
 };
 use firn_client::{
     storage::SharedStore,
-    substituter::{ServerSource, Substituter, key_of_user},
+    substituter::{ServerSource, Substituter, key_of_user, secret_name},
 };
 use firn_formats::nix::PublicKey;
 use firn_server::{
@@ -59,9 +59,12 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
         None => None,
     };
     let stores = stores(&args.storage, server.is_some())?;
-    let substituter = Substituter::new(sources(global, stores), key_of_user()?)?;
+    let key = key_of_user()?;
+    // The same at each start: it stands in nix.conf.
+    let secret = secret_name(&key);
+    let substituter = Substituter::new(sources(global, stores), key)?;
     let substituter = Arc::new(substituter.with_refresh_after(REFRESH_AFTER));
-    let door = NixDoor::new(&global.cache, Arc::clone(&substituter), passed_on);
+    let door = NixDoor::new(&global.cache, Arc::clone(&substituter), passed_on).behind(&secret);
     let keys = door.public_keys();
     let loopback = Loopback::start(args.listen, Arc::new(door)).map_err(failure)?;
     let signals = loopback.catch_signals().map_err(failure)?;
@@ -70,7 +73,7 @@ pub(crate) fn run(global: &Global, args: &Args) -> Outcome {
             "whoever reaches this address reads what the stores and the server's cache hold"
         );
     }
-    say(global, &ready(global, loopback.address(), &keys));
+    say(global, &ready(global, loopback.address(), &secret, &keys));
     loopback.run_until(signals);
     let stats = substituter.stats();
     tracing::info!(
@@ -115,8 +118,8 @@ fn server_keys(global: &Global) -> Outcome<Vec<PublicKey>> {
     Ok(keys.collect())
 }
 
-fn ready(global: &Global, address: SocketAddr, keys: &[PublicKey]) -> Ready {
-    let url = format!("http://{address}/{}", global.cache);
+fn ready(global: &Global, address: SocketAddr, secret: &str, keys: &[PublicKey]) -> Ready {
+    let url = format!("http://{address}/{secret}/{}", global.cache);
     let public_keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
     Ready {
         nix_conf: vec![
@@ -138,7 +141,7 @@ fn say(global: &Global, ready: &Ready) {
             .and_then(|line| writeln!(stdout, "{line}")),
         false => writeln!(
             stdout,
-            "firn {}: a substituter at {}; Ctrl-C stops it\n\n# nix.conf\n{}",
+            "firn {}: a substituter at {}; Ctrl-C stops it\n\n# nix.conf; who may read the URL may read what is served\n{}",
             env!("CARGO_PKG_VERSION"),
             ready.url,
             ready.nix_conf.join("\n")

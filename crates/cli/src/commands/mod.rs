@@ -80,6 +80,7 @@ enum Command {
 /// Runs the command that was given.
 pub(crate) fn run(cli: Cli) -> Outcome {
     let global = &cli.global;
+    crate::dest_creds::warn_of_arguments();
     if !matches!(cli.command, Command::Serve(_) | Command::Agent(_)) {
         log_if_asked();
     }

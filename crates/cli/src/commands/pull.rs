@@ -11,7 +11,7 @@ use crate::{
 use firn_client::{
     ClientError,
     http::ServerUrl,
-    nix_config::trusted_keys,
+    nix_config::{nix_is_here, trusted_keys, user_is_trusted},
     pull::{BinaryCache, Chunks, PullReport, pull_to_folder, pull_with_nix},
     resolve::store_path,
     storage::StorageLocation,
@@ -183,10 +183,17 @@ fn through_door(
 
 /// Nix says itself what is wrong, but not how to tell `firn` which key to trust.
 fn nix_failure(error: ClientError, without_keys: bool) -> Failure {
-    let maybe_unsigned = without_keys && matches!(error, ClientError::Command { .. });
+    let is_command = matches!(error, ClientError::Command { .. });
+    let maybe_unsigned = without_keys && is_command;
     let failure = Failure::from(error);
     if !maybe_unsigned {
-        return failure;
+        return match is_command && nix_is_here() && matches!(user_is_trusted(), Ok(false)) {
+            true => failure.hint(
+                "the Nix daemon takes keys from its trusted-users alone, and this user is none: an administrator \
+                 can put the key into the daemon's nix.conf (`firn use CACHE` says how); --to DIR needs no daemon",
+            ),
+            false => failure,
+        };
     }
     failure.hint(
         "Nix takes what a key of its trusted-public-keys has signed: `firn use CACHE` adds the \

@@ -96,6 +96,34 @@ fn main_and_post_are_a_cache() {
     assert!(said.contains("nothing new: nothing sent"), "{said}");
 }
 
+/// What the job's steps have put in the program's place does not get the rights of the second half.
+#[test]
+fn s25_a_binary_that_was_changed_is_not_run_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let project = Project::new();
+    let mut job = Job::new(&project, folder.path().to_str().unwrap());
+    let firn = job.machine.path("temp/firn");
+    std::fs::copy(env!("CARGO_BIN_EXE_firn"), &firn).unwrap();
+    job.machine.set("INPUT_FIRN-BINARY", firn.to_str().unwrap());
+    job.script("main.js").ok();
+    let trace = job.machine.path("temp/ran");
+    std::fs::remove_file(&firn).unwrap();
+    std::fs::write(
+        &firn,
+        format!("#!/bin/sh\necho ran > {}\n", trace.display()),
+    )
+    .unwrap();
+    std::fs::set_permissions(&firn, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let outcome = job.script("post.js");
+    assert!(!outcome.status.success());
+    assert!(
+        outcome.stdout.contains("it was changed while the job ran"),
+        "{}",
+        outcome.stdout
+    );
+    assert!(!trace.exists());
+}
+
 #[test]
 fn the_halves_are_actions_of_their_own() {
     let folder = tempfile::tempdir().unwrap();

@@ -31,6 +31,7 @@ mod nix_private;
 mod nix_realisations;
 mod nix_substitute;
 mod nix_upload;
+mod nix_use;
 mod pull_chunks;
 mod registry_clients;
 mod registry_push;

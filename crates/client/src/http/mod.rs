@@ -148,6 +148,29 @@ impl Answer {
         Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
     }
 
+    /// Whether a redirect led to another scheme, host or port than the request's, even if the next led back. What
+    /// such an answer asks for, it asks in a stranger's name.
+    pub(crate) fn left_origin(&self) -> bool {
+        let origin = |uri: &ureq::http::Uri| {
+            let scheme = uri.scheme_str().map(str::to_ascii_lowercase);
+            let host = uri.host().map(str::to_ascii_lowercase);
+            let usual = if scheme.as_deref() == Some("https") {
+                443
+            } else {
+                80
+            };
+            (scheme, host, uri.port_u16().unwrap_or(usual))
+        };
+        let Ok(asked) = self.url.parse::<ureq::http::Uri>() else {
+            return true;
+        };
+        let hops = self.response.get_redirect_history().unwrap_or_default();
+        let last = std::iter::once(self.response.get_uri());
+        hops.iter()
+            .chain(last)
+            .any(|hop| origin(hop) != origin(&asked))
+    }
+
     /// A header's text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.response.headers().get(name)?.to_str().ok()

@@ -17,12 +17,35 @@ pub fn pull_with_nix(
     quiet: bool,
 ) -> Result<PullReport> {
     let started = Instant::now();
+    // Without the option, a derivation's file stands for its outputs in Nix 2.8; with it, a path for its derivation.
+    let (files, others): (Vec<&StorePath>, Vec<&StorePath>) =
+        paths.iter().partition(|path| path.name().ends_with(".drv"));
+    for (paths, options) in [(files, &["--derivation"][..]), (others, &[])] {
+        if !paths.is_empty() {
+            copy(cache, &paths, options, keys, quiet)?;
+        }
+    }
+    Ok(PullReport {
+        seconds: started.elapsed().as_secs_f64(),
+        ..PullReport::default()
+    })
+}
+
+/// `options` are for `nix` alone; `nix-store` takes a derivation's file for its outputs, and knows no other way.
+fn copy(
+    cache: &BinaryCache,
+    paths: &[&StorePath],
+    options: &[&str],
+    keys: &[PublicKey],
+    quiet: bool,
+) -> Result<()> {
     // Nix removes nothing of it, and the file lives as long as the command.
     let netrc = cache.netrc_line().map(secret_file).transpose()?;
     let mut command = if is_in_path("nix") {
         let mut command = Command::new("nix");
         command.args(["--extra-experimental-features", "nix-command"]);
         command.args(["copy", "--from", cache.url()]);
+        command.args(options);
         command
     } else if is_in_path("nix-store") {
         let mut command = Command::new("nix-store");
@@ -44,16 +67,13 @@ pub fn pull_with_nix(
     if let Some(netrc) = &netrc {
         command.args(["--option", "netrc-file"]).arg(netrc.path());
     }
-    command.args(paths.iter().map(StorePath::absolute));
+    command.args(paths.iter().map(|path| path.absolute()));
     if quiet {
         run(&mut command)?;
     } else {
         run_showing_progress(&mut command)?;
     }
-    Ok(PullReport {
-        seconds: started.elapsed().as_secs_f64(),
-        ..PullReport::default()
-    })
+    Ok(())
 }
 
 /// A temporary file that only this user reads.

@@ -169,6 +169,9 @@ impl<R: Read> Read for CountingReader<R> {
     }
 }
 
+/// Memory an xz stream may ask for: its highest preset needs 65 MiB.
+const XZ_MEMORY_BYTES_MAX: u64 = 128 << 20;
+
 /// A NAR out of what its cache keeps.
 pub(crate) fn decompress<'r>(
     info: &NarInfo,
@@ -180,7 +183,14 @@ pub(crate) fn decompress<'r>(
             Ok(decoder) => Ok(Box::new(decoder)),
             Err(source) => Err(ClientError::io(&info.url, source)),
         },
-        Compression::Xz => Ok(Box::new(liblzma::read::XzDecoder::new_multi_decoder(body))),
+        Compression::Xz => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(
+                XZ_MEMORY_BYTES_MAX,
+                liblzma::stream::CONCATENATED,
+            )
+            .map_err(|error| ClientError::io(&info.url, error.into()))?;
+            Ok(Box::new(liblzma::read::XzDecoder::new_stream(body, stream)))
+        }
         other => Err(ClientError::Compression {
             path: info.store_path.absolute(),
             compression: other.name().to_owned(),
@@ -326,4 +336,58 @@ impl<'a> TreeWriter<'a> {
 /// What Nix sets on everything in its store.
 fn store_time() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An xz stream whose header asks for a dictionary of 4 GiB.
+    fn greedy(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = liblzma::read::XzEncoder::new(plain, 1);
+        let mut packed = Vec::new();
+        encoder.read_to_end(&mut packed).expect("packed");
+        // Behind the stream's 12 bytes: size, flags, filter, length of its properties, the dictionary's size.
+        let length = (usize::from(packed[12]) + 1) * 4;
+        assert_eq!(packed[14..16], [0x21, 1]);
+        packed[16] = 40;
+        let sum = crc32(&packed[12..12 + length - 4]);
+        packed[12 + length - 4..12 + length].copy_from_slice(&sum.to_le_bytes());
+        packed
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        let step = |sum: u32, _| (sum >> 1) ^ (0xEDB8_8320 & (sum & 1).wrapping_neg());
+        let add = |sum: u32, byte: &u8| (0..8).fold(sum ^ u32::from(*byte), step);
+        !bytes.iter().fold(u32::MAX, add)
+    }
+
+    fn info() -> NarInfo {
+        let text = format!(
+            "StorePath: /nix/store/00c89v0sz1j42g5sg6mffiwplzccay6p-x\nURL: nar/x.nar.xz\nCompression: xz\n\
+             NarHash: sha256:{}\nNarSize: 1\nReferences: \n",
+            "0".repeat(52)
+        );
+        NarInfo::parse(&text).expect("a narinfo")
+    }
+
+    #[test]
+    fn s24_an_xz_that_asks_for_gigabytes_is_refused() {
+        let (info, mut out) = (info(), Vec::new());
+        let packed = greedy(b"text");
+        let mut body = decompress(&info, &packed[..]).expect("a decoder");
+        let refused = body.read_to_end(&mut out).expect_err("4 GiB are too much");
+        assert!(refused.to_string().contains("memory"), "{refused}");
+        for preset in [1, 9] {
+            let mut packed = Vec::new();
+            liblzma::read::XzEncoder::new(&b"text"[..], preset)
+                .read_to_end(&mut packed)
+                .expect("packed");
+            let twice = [&packed[..], &packed[..]].concat();
+            let mut body = decompress(&info, &twice[..]).expect("a decoder");
+            let mut text = String::new();
+            body.read_to_string(&mut text).expect("text");
+            assert_eq!(text, "texttext");
+        }
+    }
 }

@@ -68,6 +68,25 @@ fn parameters(text: &str) -> Vec<(String, String)> {
 }
 
 impl Bearer {
+    /// Refuses a token endpoint that would have credentials sent more openly than the registry has them sent. One
+    /// on another host is usual: ghcr.io's is on its own, Docker Hub's is not.
+    pub(super) fn check(&self, registry: &str) -> Result<()> {
+        let is = |text: &str, scheme: &str| {
+            text.get(..scheme.len())
+                .is_some_and(|begin| begin.eq_ignore_ascii_case(scheme))
+        };
+        if is(&self.realm, "https://") || is(&self.realm, "http://") && is(registry, "http://") {
+            return Ok(());
+        }
+        Err(ClientError::BadAnswer {
+            url: registry.to_owned(),
+            what: format!(
+                "it asks for credentials to be sent to {}, which is not https",
+                self.realm
+            ),
+        })
+    }
+
     /// Exchanges the credential, if there is one, for a token; gives the header's value.
     pub(super) fn token(
         &self,
@@ -156,6 +175,36 @@ mod tests {
         assert_eq!(Challenge::parse("Negotiate"), None);
         assert_eq!(Challenge::parse("Bearer"), None);
         assert!(Challenge::parse("Bearer realm=").is_some());
+    }
+
+    #[test]
+    fn s2_a_realm_in_plain_http_is_refused_by_a_registry_in_https() {
+        let refused = |registry: &str, realm: &str| {
+            let realm = realm.to_owned();
+            let bearer = Bearer {
+                realm,
+                service: None,
+            };
+            bearer.check(registry).is_err()
+        };
+        assert!(!refused("https://ghcr.io", "https://ghcr.io/token"));
+        assert!(!refused(
+            "https://registry-1.docker.io",
+            "https://auth.docker.io/token"
+        ));
+        assert!(!refused(
+            "http://127.0.0.1:5000",
+            "http://127.0.0.1:5001/auth"
+        ));
+        for realm in [
+            "http://ghcr.io/token",
+            "HTTP://x/",
+            "file:///etc/x",
+            "token",
+            "",
+        ] {
+            assert!(refused("https://ghcr.io", realm), "{realm}");
+        }
     }
 
     /// Answers one request with a status and a body; gives the request.

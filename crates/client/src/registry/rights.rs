@@ -74,7 +74,9 @@ impl Repository {
         let answer = self
             .http
             .send(&call.clone().authorization(header.as_deref()))?;
-        if answer.status() != 401 || !self.answer_challenge(&answer, access, header.as_deref())? {
+        // Who was reached by a redirect away from the registry speaks for himself.
+        let asked = answer.status() == 401 && !answer.left_origin();
+        if !asked || !self.answer_challenge(&answer, access, header.as_deref())? {
             return Ok(answer);
         }
         let header = self.authorization(access, call.url())?;
@@ -110,7 +112,10 @@ impl Repository {
         }
         let challenge = answer.header("WWW-Authenticate").and_then(Challenge::parse);
         match challenge {
-            Some(Challenge::Bearer(bearer)) => self.exchange(&mut rights, &bearer, access)?,
+            Some(Challenge::Bearer(bearer)) => {
+                bearer.check(&self.origin())?;
+                self.exchange(&mut rights, &bearer, access)?;
+            }
             Some(Challenge::Basic) => {
                 if let Some(credential) = &self.credential {
                     rights.header = Some(credential.basic_header());
@@ -136,3 +141,6 @@ impl Repository {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

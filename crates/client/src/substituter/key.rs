@@ -24,6 +24,14 @@ pub fn key_of_user() -> Result<SecretKey> {
     key_at(&home.join("firn/agent.secret"))
 }
 
+/// A name that only who has a key can know: 32 hexadecimal digits.
+pub fn secret_name(key: &SecretKey) -> String {
+    let text = format!("name of a door\n{}", key.to_secret_string());
+    let mut name = firn_formats::Sha256::of(text.as_bytes()).hex();
+    name.truncate(32);
+    name
+}
+
 fn key_at(path: &Path) -> Result<SecretKey> {
     match std::fs::read_to_string(path) {
         Ok(text) => SecretKey::parse(text.trim())

@@ -10,7 +10,7 @@ mod prefetch;
 mod server;
 mod stream;
 
-pub use key::{key_of_user, new_key};
+pub use key::{key_of_user, new_key, secret_name};
 pub use server::ServerSource;
 
 use crate::{error::Result, local_store::LocalStore, push::work::lock};

@@ -4,22 +4,29 @@ use super::{LoopbackAnswer, LoopbackDoor};
 use crate::app::{bare, blocking, respond, text};
 use crate::body::{Body, BodyError, MadeBody};
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
+use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use prometheus_client::metrics::counter::Counter;
 use std::convert::Infallible;
 use std::io::{self, Read};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Bytes of a block of a body.
 const BLOCK_BYTES: u64 = 128 << 10;
 
-/// One request.
+/// One request. `here` is the address of the listener.
 pub(super) async fn handle(
     door: Arc<dyn LoopbackDoor>,
+    here: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
+    if here.ip().is_loopback() && !names_loopback(&request) {
+        let why = "this is the machine's own cache: it is asked for by a loopback address";
+        return Ok(text(StatusCode::MISDIRECTED_REQUEST, why));
+    }
     let head = match *request.method() {
         Method::GET => false,
         Method::HEAD => true,
@@ -39,6 +46,30 @@ pub(super) async fn handle(
     let status = response.status().as_u16();
     tracing::debug!(%path, status, "answered");
     Ok(response)
+}
+
+/// Whether the request is for a loopback address. A web page whose name leads here, and whose browser therefore lets
+/// it read the answer, has another host in it.
+fn names_loopback(request: &Request<Incoming>) -> bool {
+    let given = request
+        .uri()
+        .authority()
+        .map(Authority::as_str)
+        .or_else(|| {
+            let host = request.headers().get(HOST)?;
+            host.to_str().ok()
+        });
+    let Some(authority) = given.and_then(|given| given.parse::<Authority>().ok()) else {
+        return false;
+    };
+    let host = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 fn respond_with(answer: LoopbackAnswer, head: bool) -> Response<Body> {

@@ -84,7 +84,7 @@ impl Loopback {
         let (stop, stopped) = oneshot::channel();
         let serving = runtime.spawn(crate::listen::serve(
             listener,
-            move |request| answer::handle(door.clone(), request),
+            move |request| answer::handle(door.clone(), address, request),
             CONNECTIONS_MAX,
             Limits::default(),
             DRAIN,

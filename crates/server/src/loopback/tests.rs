@@ -64,8 +64,12 @@ fn start() -> (Loopback, mpsc::Receiver<()>, mpsc::SyncSender<()>) {
 
 /// Head and body of an answer.
 fn ask(address: SocketAddr, method: &str, path: &str) -> (String, Vec<u8>) {
+    ask_host(address, method, path, "Host: 127.0.0.1\r\n")
+}
+
+fn ask_host(address: SocketAddr, method: &str, path: &str, host: &str) -> (String, Vec<u8>) {
     let mut connection = TcpStream::connect(address).unwrap();
-    let request = format!("{method} {path}?x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    let request = format!("{method} {path}?x HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     if let Err(error) = connection.read_to_end(&mut answer) {
@@ -97,6 +101,35 @@ fn answers_have_their_status_type_and_bytes() {
     let (head, body) = ask(server.address(), "GET", "/failed");
     assert!(head.starts_with("http/1.1 502"), "{head}");
     assert_eq!(body, b"the store is away\n");
+}
+
+/// A page whose name was made to lead here is refused; it cannot say another Host than its own.
+#[test]
+fn s13_other_hosts_are_refused() {
+    let (server, ..) = start();
+    let port = server.address().port();
+    for host in ["localhost", "127.0.0.1", "[::1]"] {
+        for host in [host.to_owned(), format!("{host}:{port}")] {
+            let (head, _) = ask_host(
+                server.address(),
+                "GET",
+                "/bytes",
+                &format!("Host: {host}\r\n"),
+            );
+            assert!(head.starts_with("http/1.1 200"), "{host}: {head}");
+        }
+    }
+    for host in [
+        "Host: evil.example\r\n",
+        "Host: 127.0.0.1.evil.example\r\n",
+        "Host: 10.0.0.1\r\n",
+        "Host:\r\n",
+        "",
+    ] {
+        let (head, body) = ask_host(server.address(), "GET", "/bytes", host);
+        assert!(head.starts_with("http/1.1 4"), "{host}: {head}");
+        assert_ne!(body, b"here");
+    }
 }
 
 #[test]

@@ -207,7 +207,7 @@ fn cache_info_is_the_servers_own() {
         .expect(403);
     assert_eq!(admin.get("/main/nix-cache-info").body, info.body);
     let key = admin.get("/main/public-key").expect(200).text();
-    assert!(key.starts_with("main-1:"), "{key}");
+    assert!(key.starts_with("firn-main-"), "{key}");
 }
 
 #[test]

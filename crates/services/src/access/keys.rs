@@ -6,6 +6,10 @@
 //!                                           retired after it
 //! retired <name>:<base64 public>            signs no more; its signatures are known as the cache's own
 //! ```
+//! A key's name is `firn-<cache with / as ->-<random>-<number>`. Nix keeps one key for a name, so a name belongs to
+//! one key alone: the random part differs for each server, each cache, and each cache that is made again. Keys
+//! that were made before names had it keep theirs.
+//!
 //! They lie beside the database and never in it, so that they survive its loss.
 
 use crate::{ServiceError, secret_file};
@@ -47,7 +51,7 @@ pub(crate) fn load_or_make(dir: &Path, cache: &str, now: u64) -> Result<Keys, Se
     secret_file::make_folder(&dir.join("keys"))?;
     let keys = Keys {
         signing: vec![Signing {
-            key: random(&format!("{}-1", base_name(cache)))?,
+            key: random(&format!("{}-1", base_name(cache)?))?,
             until: None,
         }],
         retired: Vec::new(),
@@ -67,7 +71,7 @@ pub(crate) fn rotate(dir: &Path, cache: &str, overlap: u64, now: u64) -> Result<
     }
     let path = path(dir, cache);
     let mut keys = load_or_make(dir, cache, now)?;
-    let key = random(&keys.next_name(&base_name(cache)))?;
+    let key = random(&keys.next_name(cache)?)?;
     let end = now.saturating_add(overlap);
     for old in &mut keys.signing {
         old.until.get_or_insert(end);
@@ -78,8 +82,23 @@ pub(crate) fn rotate(dir: &Path, cache: &str, overlap: u64, now: u64) -> Result<
     secret_file::write(&path, &keys.text())
 }
 
-fn base_name(cache: &str) -> String {
-    cache.replace('/', "-")
+/// The name of a cache's keys without their number. No other cache has it, here or elsewhere.
+fn base_name(cache: &str) -> Result<String, ServiceError> {
+    let mut bytes = [0; 5];
+    getrandom::fill(&mut bytes).map_err(ServiceError::Random)?;
+    let unique: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{}{unique}", base_begin(cache)))
+}
+
+/// What comes before the random part.
+fn base_begin(cache: &str) -> String {
+    format!("firn-{}-", cache.replace('/', "-"))
+}
+
+/// A key's name without its number, and the number.
+fn split_name(name: &str) -> Option<(&str, u64)> {
+    let (base, number) = name.rsplit_once('-')?;
+    Some((base, number.parse().ok()?))
 }
 
 fn random(name: &str) -> Result<SecretKey, ServiceError> {
@@ -157,15 +176,20 @@ impl Keys {
         self.signing.len() > 1 && self.signing.iter().any(|signing| signing.is_over(now))
     }
 
-    fn next_name(&self, base: &str) -> String {
-        let number = |name: &str| {
-            name.strip_prefix(base)?
-                .strip_prefix('-')?
-                .parse::<u64>()
-                .ok()
+    /// The name of the next key: numbers go on. The base stays, unless it is from the time of `<cache>-<number>`,
+    /// which other servers' caches may have too.
+    fn next_name(&self, cache: &str) -> Result<String, ServiceError> {
+        let numbers = self.own_names().filter_map(split_name);
+        let last = numbers.map(|(_, number)| number).max().unwrap_or(0);
+        let newest = self
+            .signing
+            .last()
+            .and_then(|signing| split_name(signing.key.name()));
+        let base = match newest {
+            Some((base, _)) if base.starts_with(&base_begin(cache)) => base.to_owned(),
+            _ => base_name(cache)?,
         };
-        let last = self.own_names().filter_map(number).max();
-        format!("{base}-{}", last.unwrap_or(0).saturating_add(1))
+        Ok(format!("{base}-{}", last.saturating_add(1)))
     }
 
     fn own_names(&self) -> impl Iterator<Item = &str> {
@@ -232,14 +256,16 @@ mod tests {
         let load = |now| load_or_make(folder.path(), "acme/web", now).unwrap();
         let first = load(0);
         assert_eq!(first.generation(), 0);
-        assert_eq!(names(&first), ["acme-web-1"]);
+        let base = split_name(&names(&first)[0]).unwrap().0.to_owned();
+        let name = |number: u64| format!("{base}-{number}");
+        assert_eq!(names(&first), [name(1)]);
         rotate(folder.path(), "acme/web", 3600, 1000).unwrap();
         let both = load(1000);
-        assert_eq!(names(&both), ["acme-web-1", "acme-web-2"]);
+        assert_eq!(names(&both), [name(1), name(2)]);
         rotate(folder.path(), "acme/web", 0, 4600).unwrap();
         let third = load(4600);
-        assert_eq!(names(&third), ["acme-web-3"]);
-        assert!(third.own("acme-web-1") && !third.own("acme-web-4"));
+        assert_eq!(names(&third), [name(3)]);
+        assert!(third.own(&name(1)) && !third.own(&name(4)));
         let signature = first.sign("text").remove(0);
         assert!(third.made("text", &signature) && !third.made("other", &signature));
         let text = std::fs::read_to_string(path(folder.path(), "acme/web")).unwrap();
@@ -249,19 +275,62 @@ mod tests {
         assert!(generations[1] != generations[0] && generations[1] != generations[2]);
     }
 
+    fn first_name(folder: &Path, cache: &str) -> String {
+        load_or_make(folder, cache, 0).unwrap().public().remove(0).name
+    }
+
+    #[test]
+    fn n1_no_two_keys_have_one_name() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut names = vec![
+            first_name(here.path(), "main"),
+            first_name(there.path(), "main"),
+            first_name(here.path(), "acme/web"),
+            first_name(here.path(), "acme-web"),
+            first_name(here.path(), "cache.nixos.org"),
+        ];
+        // A cache that is deleted and made again.
+        secret_file::remove(&path(here.path(), "main")).unwrap();
+        names.push(first_name(here.path(), "main"));
+        assert!(!names.iter().any(|name| name.starts_with("cache.nixos.org")));
+        let different: std::collections::HashSet<_> = names.iter().collect();
+        assert_eq!(different.len(), names.len(), "{names:?}");
+        // What is there keeps its name.
+        assert_eq!(first_name(here.path(), "main"), names[5]);
+    }
+
+    #[test]
+    fn n1_keys_with_names_of_before_stay_and_are_followed_by_one_with_a_name_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path(folder.path(), "main");
+        secret_file::make_folder(&folder.path().join("keys")).unwrap();
+        let old = random("main-1").unwrap();
+        secret_file::write(&path, &format!("{}\n", old.to_secret_string())).unwrap();
+        assert_eq!(first_name(folder.path(), "main"), "main-1");
+        rotate(folder.path(), "main", 3600, 1000).unwrap();
+        let keys = load_or_make(folder.path(), "main", 1000).unwrap().public();
+        assert_eq!(keys[0].name, "main-1");
+        let (base, number) = split_name(&keys[1].name).unwrap();
+        assert!(base.starts_with("firn-main-") && number == 2, "{base}");
+    }
+
     #[test]
     fn n12_a_rotation_leaves_the_overlap_of_an_older_key_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let load = |now| load_or_make(folder.path(), "main", now).unwrap();
-        load(0);
+        let numbers = |now| -> Vec<u64> {
+            let keys = load_or_make(folder.path(), "main", now).unwrap();
+            let number = |name: &String| split_name(name).unwrap().1;
+            names(&keys).iter().map(number).collect()
+        };
+        assert_eq!(numbers(0), [1]);
         rotate(folder.path(), "main", 3600, 1000).unwrap();
         // The second key leaked; clients that know only the first have until 4600 as they were told.
         rotate(folder.path(), "main", 0, 2000).unwrap();
-        assert_eq!(names(&load(2000)), ["main-1", "main-3"]);
+        assert_eq!(numbers(2000), [1, 3]);
         rotate(folder.path(), "main", 10_000, 3000).unwrap();
-        assert_eq!(names(&load(4599)), ["main-1", "main-3", "main-4"]);
-        assert_eq!(names(&load(4600)), ["main-3", "main-4"]);
-        assert_eq!(names(&load(13_000)), ["main-4"]);
+        assert_eq!(numbers(4599), [1, 3, 4]);
+        assert_eq!(numbers(4600), [3, 4]);
+        assert_eq!(numbers(13_000), [4]);
     }
 
     #[test]

@@ -29,8 +29,15 @@ pub(crate) struct Args {
     /// Put the index into the Firn server's cache
     #[arg(long, value_name = "NAME:TAG")]
     name: Option<String>,
-    /// Credentials for the registry of --to, and for images that lie there [default: docker's config]
-    #[arg(long, value_name = "USER:TOKEN")]
+    /// Credentials for the registry of --to, and for images that lie there; - reads them from standard input. All
+    /// users of the machine see arguments: rather set FIRN_DEST_CREDS [default: docker's config]
+    #[arg(
+        long,
+        value_name = "USER:TOKEN",
+        env = "FIRN_DEST_CREDS",
+        hide_env_values = true,
+        value_parser = crate::dest_creds::parse
+    )]
     dest_creds: Option<String>,
     /// Annotation of the index
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]

@@ -50,8 +50,15 @@ pub(crate) struct Args {
     /// Which image of the archive
     #[arg(long, value_name = "NAME:TAG", requires = "archive")]
     archive_name: Option<String>,
-    /// Credentials for the registry of --to [default: docker's config; for ghcr.io also GITHUB_TOKEN]
-    #[arg(long, value_name = "USER:TOKEN")]
+    /// Credentials for the registry of --to; - reads them from standard input. All users of the machine see
+    /// arguments: rather set FIRN_DEST_CREDS [default: docker's config; for ghcr.io also GITHUB_TOKEN]
+    #[arg(
+        long,
+        value_name = "USER:TOKEN",
+        env = "FIRN_DEST_CREDS",
+        hide_env_values = true,
+        value_parser = crate::dest_creds::parse
+    )]
     dest_creds: Option<String>,
     /// Push the image alone, and do not cache the closure's store paths
     #[arg(long)]
