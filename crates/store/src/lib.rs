@@ -63,7 +63,7 @@ pub use retention::Eviction;
 pub use staged::{PartWriter, StagedReader};
 pub use types::*;
 pub use uploads::Upload;
-pub use verifier::{BlobVerifier, FreshChunk};
+pub use verifier::{BlobVerifier, FreshChunk, Listener};
 
 use db::{Durability, blobs, caches, entries, sessions};
 use failpoint::{Point, reach};

@@ -28,7 +28,12 @@ pub struct BlobVerifier {
     pub(crate) session: String,
     list: ChunkList,
     hashes: Hashes,
+    listener: Option<Listener>,
 }
+
+/// Hears a blob's raw bytes as they are hashed: where they begin, and the bytes. Begins anew, at 0, if hashing does;
+/// hears only some of a blob that is known.
+pub type Listener = Box<dyn FnMut(u64, &[u8]) + Send>;
 
 /// A chunk that has just been decoded, so that its blobs need not decode it again.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +48,7 @@ pub struct FreshChunk<'a> {
 #[derive(Default)]
 pub(crate) struct Hashes {
     identity: Sha256Hasher,
+    raw_length: u64,
     zstd: Sha256Hasher,
     zstd_length: u64,
     /// Of each frame hashed: to tell in the end whether it is the one that is held. Two senders of one chunk may
@@ -57,8 +63,12 @@ impl Hashes {
         self
     }
 
-    fn add(&mut self, raw: &[u8], frame: &[u8], checksum: u64) {
+    fn add(&mut self, raw: &[u8], frame: &[u8], checksum: u64, listener: &mut Option<Listener>) {
         self.identity.update(raw);
+        if let Some(listener) = listener {
+            listener(self.raw_length, raw);
+        }
+        self.raw_length += raw.len() as u64;
         self.add_frame(frame, checksum);
     }
 
@@ -113,7 +123,15 @@ impl BlobVerifier {
             session: session.id.clone(),
             list,
             hashes: Hashes::default(),
+            listener: None,
         }
+    }
+
+    /// Lets someone hear the raw bytes, in the same pass.
+    #[must_use]
+    pub fn heard_by(mut self, listener: Listener) -> Self {
+        self.listener = Some(listener);
+        self
     }
 
     /// One whose frames have all been hashed.
@@ -163,7 +181,9 @@ impl BlobVerifier {
                     break;
                 };
                 check_length(&chunk.id, chunk.raw_length, raw.len())?;
-                self.hashes.add(raw, frame.frame(), frame.record().checksum);
+                let checksum = frame.record().checksum;
+                self.hashes
+                    .add(raw, frame.frame(), checksum, &mut self.listener);
             }
             if !self.advance_stored(fresh)? {
                 return Ok(());
@@ -201,7 +221,8 @@ impl BlobVerifier {
         };
         held.hash(&located, |frame, located| {
             codec::decode(frame, located.raw_length, |raw| {
-                self.hashes.add(raw, frame, located.checksum);
+                self.hashes
+                    .add(raw, frame, located.checksum, &mut self.listener);
             })
         })?;
         Ok(!located.is_empty())

@@ -15,6 +15,7 @@ mod collection;
 mod connections;
 mod disk_full;
 mod http;
+mod layer_keys;
 mod malformed;
 mod nix_door;
 mod push_protocol;

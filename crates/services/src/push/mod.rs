@@ -5,10 +5,13 @@
 //! is stale, the client proposes again, and is asked for nothing that arrived before.
 
 mod frames;
+mod layer;
 mod publish;
 mod session;
 
 pub use session::PushSession;
+
+use layer::StoredLayer;
 
 use crate::access::{Access, Cache};
 use crate::{NixCache, Retention, ServiceError, sync::lock};
@@ -106,6 +109,7 @@ impl Push {
         Ok(Begun {
             missing,
             layers,
+            layers_proven: true,
             expires_in: session
                 .as_ref()
                 .map_or(0, |session| session.session.expires_in.as_secs()),
@@ -113,6 +117,7 @@ impl Push {
         })
     }
 
+    /// The layers that are known by these keys: those whose key was computed from their tar.
     fn known_layers(
         &self,
         cache: &Cache,
@@ -138,9 +143,9 @@ impl Push {
             let Some(entry) = self.store.entry(cache.row.id, EntryKind::Layer, key)? else {
                 continue;
             };
-            let descriptor: LayerDescriptor = serde_json::from_slice(&entry.value)?;
-            if self.readable(cache, &descriptor)? {
-                known.insert(key.clone(), descriptor);
+            let layer: StoredLayer = serde_json::from_slice(&entry.value)?;
+            if layer.proven && self.readable(cache, &layer.descriptor)? {
+                known.insert(key.clone(), layer.descriptor);
             }
         }
         Ok(known)
@@ -240,11 +245,11 @@ impl Push {
         }
         let mut lists = Vec::with_capacity(proposals.len());
         for proposal in &proposals {
-            lists.push(checked_list(proposal)?);
+            lists.push((proposal.kind, checked_list(proposal)?));
         }
         let mut seen = HashSet::new();
         let mut ids = Vec::new();
-        for chunk in lists.iter().flat_map(|list| &list.chunks) {
+        for chunk in lists.iter().flat_map(|(_, list)| &list.chunks) {
             if seen.insert(chunk.id) {
                 ids.push(chunk.id);
             }
@@ -259,7 +264,7 @@ impl Push {
         let mut answers = Vec::with_capacity(lists.len());
         let all_missing = to_mark.clone();
         let mut whole = Vec::new();
-        for list in lists {
+        for (kind, list) in lists {
             let lacks = list
                 .chunks
                 .iter()
@@ -270,7 +275,7 @@ impl Push {
                 .iter()
                 .map(|chunk| to_mark.remove(&chunk.id))
                 .collect();
-            let handle = session.add(&self.store, list, &all_missing)?;
+            let handle = session.add(&self.store, kind, list, &all_missing)?;
             if !lacks {
                 whole.push((session.proposed(handle)?, id));
             }

@@ -1,10 +1,12 @@
 //! What a push session holds in memory.
 
 use super::frames::Slices;
+use super::layer::Heard;
 use super::{CHUNKS_PER_BLOB_MAX, CHUNKS_PER_SESSION_MAX};
 use crate::sessions::renewal;
 use crate::{ServiceError, access::Cache, sync::lock};
 use firn_chunks::{ChunkId, ChunkList, ListId};
+use firn_formats::push::BlobKind;
 use firn_store::{BlobInfo, BlobVerifier, Session, Store};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// How often a session in use is renewed in the store, at the least.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
+
+/// Layers of a session that are read while they are hashed. It costs some kilobytes each.
+const HEARD_AT_ONCE_MAX: usize = 256;
 
 /// How far a proposed blob is.
 pub(super) enum Progress {
@@ -31,6 +36,8 @@ pub(super) struct Proposed {
     pub(super) raw_length: u64,
     chunks: usize,
     pub(super) progress: Mutex<Progress>,
+    /// What its bytes say, if it is a layer.
+    pub(super) heard: Option<Heard>,
 }
 
 #[derive(Default)]
@@ -41,6 +48,8 @@ struct Proposals {
     waiting: HashMap<ChunkId, Vec<u32>>,
     chunks: usize,
     next_handle: u32,
+    /// Held by each layer that is read while it is hashed.
+    hearing: Arc<()>,
 }
 
 /// Chunks as a proposal has them.
@@ -160,6 +169,7 @@ impl PushSession {
     pub(super) fn add(
         &self,
         store: &Store,
+        kind: BlobKind,
         list: ChunkList,
         missing: &HashSet<ChunkId>,
     ) -> Result<u32, ServiceError> {
@@ -191,8 +201,13 @@ impl PushSession {
         proposals.chunks += count;
         proposals.by_list.insert(id, handle);
         let raw_length = list.raw_length();
-        let verifier = store.verifier(&self.session, list);
+        let mut verifier = store.verifier(&self.session, list);
+        let heard = proposals.hears_more(kind).then(Heard::default);
+        if let Some(heard) = &heard {
+            verifier = verifier.heard_by(heard.listener(proposals.hearing.clone()));
+        }
         let proposed = Proposed {
+            heard,
             handle,
             raw_length,
             chunks: count,
@@ -239,6 +254,11 @@ impl PushSession {
 }
 
 impl Proposals {
+    /// Whether a blob is read as a layer while it is hashed: the others are when they are published.
+    fn hears_more(&self, kind: BlobKind) -> bool {
+        kind == BlobKind::Layer && Arc::strong_count(&self.hearing) <= HEARD_AT_ONCE_MAX
+    }
+
     fn wait_for(&mut self, handle: u32, list: &ChunkList, missing: &HashSet<ChunkId>) {
         for chunk in &list.chunks {
             if missing.contains(&chunk.id) {

@@ -8,6 +8,7 @@
 )]
 
 mod images;
+mod layer_keys;
 mod retention;
 mod support;
 mod zstd_tar;
