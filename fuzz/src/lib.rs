@@ -4,6 +4,7 @@
 mod actions;
 mod http;
 mod image;
+mod layer;
 mod nix;
 mod oci;
 mod push;
@@ -19,6 +20,7 @@ pub const TARGETS: &[Target] = &[
     ("narinfo", nix::narinfo),
     ("derivation", nix::derivation),
     ("tar", tar::tar),
+    ("layer", layer::layer),
     ("manifest", oci::manifest),
     ("push_wire", push::wire),
     ("push_json", push::json),

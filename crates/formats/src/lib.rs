@@ -6,6 +6,7 @@
 pub mod actions;
 pub mod admin;
 pub mod http;
+pub mod layer;
 pub mod nix;
 pub mod oci;
 pub mod pull;

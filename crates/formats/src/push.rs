@@ -14,6 +14,7 @@
 //! GET  /api/v1/chunks/HASH?cache=NAME           chunk list of a store path's NAR (proposal form)
 //! ```
 
+use crate::layer::Recipe;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -50,6 +51,10 @@ pub struct Begun {
     /// What is known of the layer keys.
     #[serde(default)]
     pub layers: BTreeMap<String, LayerDescriptor>,
+    /// The server has computed the keys of these layers from their tars. One that does not say so believed whoever
+    /// published a layer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub layers_proven: bool,
     /// The session; absent when nothing is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
@@ -123,6 +128,9 @@ pub struct PublishLayer {
     /// Also make (and remember) the gzip representation.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gzip: bool,
+    /// How the layer was made, where rules are a part of its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Recipe>,
 }
 
 /// The answer to [`Publish`].

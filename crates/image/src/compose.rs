@@ -8,6 +8,7 @@
 mod documents;
 mod key;
 mod layer;
+mod recipe;
 mod rootfs;
 mod signature;
 

@@ -2,14 +2,13 @@
 
 mod accounts;
 mod document;
-mod rules;
 
 pub use accounts::{Accounts, Group, User};
 pub use document::{
     ClosureEntry, Compression, LayersDocument, SPEC_BYTES_MAX, SpecDocument, SpecError,
     named_store_paths, store_path, texts_of_config,
 };
-pub use rules::{Attributes, Rule, RuleError, Rules};
+pub use firn_formats::layer::{Attributes, Rule, RuleError, Rules};
 
 use crate::{
     base::BaseImage,

@@ -1,6 +1,7 @@
 //! Starting and stopping.
 
 use crate::app::{App, Doors};
+use crate::body::Body;
 use crate::config::Config;
 use crate::keeper::Keeper;
 use crate::listen;
@@ -161,7 +162,10 @@ fn serve_figures(runtime: &Runtime, app: &Arc<App>, listener: TcpListener) -> on
     let (stop, stopped) = oneshot::channel();
     runtime.spawn(listen::serve(
         listener,
-        move |request: Request<Incoming>| figures.call(request.map(axum::body::Body::new)),
+        move |request: Request<Incoming>| {
+            let answer = figures.call(request.map(axum::body::Body::new));
+            async move { Ok(answer.await?.map(Body::Axum)) }
+        },
         FIGURES_CONNECTIONS_MAX,
         app.config.limits.clone(),
         Duration::from_secs(app.config.drain_seconds),

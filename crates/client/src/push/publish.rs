@@ -144,7 +144,7 @@ impl<'a> Publisher<'a> {
 
     /// Publishes what may be; false if that is nothing.
     fn publish_ready(&mut self) -> Result<bool> {
-        let (publish, jobs) = self.ready();
+        let (publish, jobs) = self.ready()?;
         if jobs.is_empty() {
             return Ok(false);
         }
@@ -162,7 +162,7 @@ impl<'a> Publisher<'a> {
     }
 
     /// Paths whose references are visible or in the same request, and layers.
-    fn ready(&self) -> (Publish, Vec<Job>) {
+    fn ready(&self) -> Result<(Publish, Vec<Job>)> {
         let mut ready: Vec<&Proposed> = self
             .waiting
             .values()
@@ -192,20 +192,23 @@ impl<'a> Publisher<'a> {
                     publish.paths.push(publish_path(info, blob.handle));
                 }
                 Job::Layer(index) => {
-                    let Some(layer) = self.work.image.and_then(|image| image.layers.get(index))
-                    else {
+                    let Some(image) = self.work.image else {
+                        continue;
+                    };
+                    let Some(layer) = image.layers.get(index) else {
                         continue;
                     };
                     publish.layers.push(PublishLayer {
                         key: layer.key.clone(),
                         blob: blob.handle,
                         gzip: self.gzip,
+                        recipe: image.layer_recipe(index)?,
                     });
                 }
             }
             jobs.push(blob.job);
         }
-        (publish, jobs)
+        Ok((publish, jobs))
     }
 }
 

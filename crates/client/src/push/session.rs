@@ -1,6 +1,9 @@
 //! A push session on the server, kept alive by its requests.
 
-use crate::{api::Server, error::Result};
+use crate::{
+    api::Server,
+    error::{ClientError, Result},
+};
 use firn_formats::push::{Begin, Begun, LayerDescriptor, PATHS_PER_REQUEST_MAX};
 use firn_formats::push::{Proposal, ProposalAnswer, Publish, Published};
 use std::{
@@ -33,6 +36,7 @@ pub(super) fn begin(
         session,
         ..Missing::default()
     };
+    let mut proven = true;
     let count = paths
         .len()
         .max(layers.len())
@@ -52,12 +56,48 @@ pub(super) fn begin(
         missing
             .paths
             .extend(begun.missing.iter().map(|index| from + *index as usize));
+        proven &= begun.layers_proven;
         missing.layers.extend(begun.layers);
         missing.session = begun.session.or(missing.session);
         missing.expires_in = Duration::from_secs(begun.expires_in);
     }
+    if !proven && !layers.is_empty() {
+        disbelieve(server, cache, &mut missing)?;
+    }
     missing.paths.retain(|index| *index < paths.len());
     Ok(missing)
+}
+
+/// An older server answers a key with whatever was published under it first, by whoever may push. What it says of
+/// a layer that is proposed to it is of that very layer, so all are; its frames are there. It opens a session only
+/// for what it does not know.
+fn disbelieve(server: &Server, cache: &str, missing: &mut Missing) -> Result<()> {
+    missing.layers.clear();
+    if missing.session.is_some() {
+        return Ok(());
+    }
+    let begin = Begin {
+        layers: vec![format!("unknown-{}", unpredictable()?)],
+        ..Begin::default()
+    };
+    let begun = server.begin(cache, &begin)?;
+    if begun.session.is_none() {
+        return Err(ClientError::BadAnswer {
+            url: server.url().to_string(),
+            what: "no session for a layer that it cannot know".to_owned(),
+        });
+    }
+    missing.session = begun.session;
+    missing.expires_in = Duration::from_secs(begun.expires_in);
+    Ok(())
+}
+
+/// So that nobody can have published a layer under it.
+fn unpredictable() -> Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| ClientError::Setting(format!("there is no randomness: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn slice(all: &[String], from: usize) -> Vec<String> {

@@ -7,7 +7,7 @@ use firn_image::{
     closure::{Closure, PathInfo},
 };
 use firn_testkit::noise;
-use std::path::Path;
+use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
 /// A store folder of a few paths, some sharing files, and their closure.
 pub(crate) struct Fixture {
@@ -39,6 +39,8 @@ impl Fixture {
             let root = store.physical(&path);
             std::fs::create_dir_all(root.join("bin")).expect("folder");
             std::fs::write(root.join("bin/own"), noise(index as u64, 300_000)).expect("file");
+            let executable = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(root.join("bin/own"), executable).expect("a mode");
             std::fs::write(root.join("bin/shared"), noise(1000, 200_000)).expect("file");
             std::fs::write(root.join("small"), name).expect("file");
             let (nar_hash, nar_size) = nar_of(&root);

@@ -6,6 +6,7 @@
 
 mod fixture;
 mod image_store;
+mod layer_keys;
 mod push;
 mod registry_store;
 mod scripted_server;

@@ -3,11 +3,11 @@
 
 use firn_chunks::{ChunkId, Decoder};
 use firn_formats::push::{
-    ApiError, ApiErrorCode, Begin, Begun, FramesAccepted, ProposalAnswer, Publish, Published,
-    decode_frames, decode_proposals, encode_answers,
+    ApiError, ApiErrorCode, Begin, Begun, FramesAccepted, LayerDescriptor, ProposalAnswer, Publish,
+    Published, decode_frames, decode_proposals, encode_answers,
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
@@ -36,6 +36,9 @@ pub(crate) struct State {
     pub(crate) published: Vec<Publish>,
     /// Base names.
     pub(crate) visible: HashSet<String>,
+    /// What it says of layer keys, and whether it says that it has proven that.
+    pub(crate) layers: BTreeMap<String, LayerDescriptor>,
+    pub(crate) layers_proven: bool,
     blobs: Vec<Vec<ChunkId>>,
     session: u32,
     session_open: bool,
@@ -176,9 +179,12 @@ impl State {
         let mut begun = Begun {
             missing,
             expires_in: 60,
+            layers_proven: self.layers_proven,
             ..Begun::default()
         };
-        if !begun.missing.is_empty() {
+        let known = |key: &String| Some((key.clone(), self.layers.get(key)?.clone()));
+        begun.layers = begin.layers.iter().filter_map(known).collect();
+        if !begun.missing.is_empty() || begun.layers.len() < begin.layers.len() {
             let current = format!("s{}", self.session);
             if !(self.session_open && begin.session == Some(current)) {
                 self.session += 1;

@@ -13,13 +13,11 @@ use crate::{
     },
     spec::{Attributes, Rules},
 };
+use firn_formats::layer::{
+    DIRECTORY_MODE, EXECUTABLE_MODE, FILE_MODE, MTIME, PARENT_MODE, STORE_PARENTS, SYMLINK_MODE,
+};
 use firn_formats::tar::{self, Entry, EntryKind};
 use std::path::Path;
-
-pub(super) const MTIME: u64 = 1;
-pub(super) const FILE_MODE: u32 = 0o444;
-pub(super) const DIRECTORY_MODE: u32 = 0o555;
-const SYMLINK_MODE: u32 = 0o777;
 
 /// A layer of store paths (base names) and root files.
 pub(super) fn tar(
@@ -40,7 +38,7 @@ pub(super) fn tar(
     };
     if !paths.is_empty() {
         for directory in STORE_PARENTS {
-            store.put(directory, EntryKind::Directory, 0o755)?;
+            store.put(directory, EntryKind::Directory, PARENT_MODE)?;
         }
     }
     for path in &paths {
@@ -55,8 +53,6 @@ pub(super) fn tar(
     builder.literals().extend([0; tar::TRAILER_BYTES]);
     Ok(builder.finish())
 }
-
-const STORE_PARENTS: [&[u8]; 2] = [b"nix", b"nix/store"];
 
 fn put_root_entry(
     builder: &mut Builder,
@@ -136,7 +132,11 @@ impl StoreFiles<'_> {
                 self.put(path, EntryKind::Symlink { target }, SYMLINK_MODE)
             }
             Node::Regular { size, executable } => {
-                let mode = if *executable { 0o555 } else { FILE_MODE };
+                let mode = if *executable {
+                    EXECUTABLE_MODE
+                } else {
+                    FILE_MODE
+                };
                 self.put(path, EntryKind::Regular { size: *size }, mode)?;
                 self.builder.file(local.to_owned(), *size);
                 pad(self.builder, *size);

@@ -7,6 +7,7 @@ mod base;
 mod chunks;
 mod documents;
 mod encode;
+mod keys;
 mod layers;
 mod output;
 mod replay;

@@ -253,11 +253,8 @@ fn session(client: &Client, cache: &str) -> Option<String> {
     (answer.status == 200).then(|| answer.json()["session"].as_str().unwrap().to_owned())
 }
 
-/// What a layer's publication says, to a server of this age.
-fn publish_layer(layer: &Layer, key: &str, blob: u32) -> Value {
-    use base64::Engine as _;
-    let recipe = base64::engine::general_purpose::STANDARD.encode(&layer.recipe);
-    json!({"layers": [{"key": key, "blob": blob, "recipe": recipe}]})
+fn publish_layer(key: &str, blob: u32) -> Value {
+    json!({"layers": [{"key": key, "blob": blob}]})
 }
 
 /// What the owner has put into the caches, and who reads it.
@@ -333,7 +330,7 @@ impl World {
         let open = session(&owner, "main").unwrap();
         for layer in &layers {
             let blob = propose(&owner, &open, BlobKind::Layer, &layer.tar).unwrap();
-            let body = publish_layer(layer, &layer.key(), blob);
+            let body = publish_layer(&layer.key(), blob);
             owner
                 .post_json(&format!("/api/v1/push/{open}/publish"), &body)
                 .expect(200);
@@ -468,7 +465,7 @@ impl World {
         let open = session(&self.owner, "main").unwrap();
         for layer in &self.future {
             let blob = propose(&self.owner, &open, BlobKind::Layer, &layer.tar).unwrap();
-            let body = publish_layer(layer, &layer.key(), blob);
+            let body = publish_layer(&layer.key(), blob);
             let path = format!("/api/v1/push/{open}/publish");
             let published = self.owner.post_json(&path, &body).expect(200).json();
             assert_eq!(published["layers"][layer.key()]["diff_id"], layer.diff_id());
@@ -690,7 +687,7 @@ impl<'a> Pusher<'a> {
         let Some(blob) = propose(client, &session, BlobKind::Layer, &tar) else {
             return 400;
         };
-        let body = publish_layer(victim, &victim.key(), blob);
+        let body = publish_layer(&victim.key(), blob);
         client
             .post_json(&format!("/api/v1/push/{session}/publish"), &body)
             .status

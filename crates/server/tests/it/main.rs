@@ -19,6 +19,7 @@ mod doors;
 mod hostile_pusher;
 mod http;
 mod images;
+mod layer_keys;
 mod malformed;
 mod nix_door;
 mod push_protocol;

@@ -9,6 +9,7 @@ use firn_formats::push::{
     Begin, Begun, BlobKind, FramesAccepted, Proposal, ProposalAnswer, Publish, PublishLayer,
     PublishPath, Published, decode_answers, decode_proposals, encode_frame, encode_proposals,
 };
+use firn_formats::tar;
 use firn_testkit::TestServer;
 use std::collections::HashSet;
 
@@ -314,14 +315,35 @@ fn a_restart_costs_no_chunk_that_arrived() {
     admin.get(&upload.narinfo_path()).expect(200);
 }
 
+/// The tar of a layer with one root file.
+fn root_files(content: &[u8]) -> Vec<u8> {
+    let size = content.len() as u64;
+    let entry = tar::Entry {
+        path: b"etc/noise".to_vec(),
+        kind: tar::EntryKind::Regular { size },
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime: 1,
+    };
+    let mut layer = Vec::new();
+    tar::header(&entry, &mut layer).unwrap();
+    layer.extend_from_slice(content);
+    layer.resize(layer.len() + tar::padding(size) + tar::TRAILER_BYTES, 0);
+    layer
+}
+
 #[test]
 fn a_layer_is_answered_by_its_key_and_pulled_by_its_digest() {
     let server = TestServer::start();
     let admin = Client::new(&server.url(), Some(server.admin_token()));
-    let content = noise(6, 100_000);
+    let content = root_files(&noise(6, 100_000));
+    let mut key = firn_formats::layer::root_key();
+    key.update(&content);
+    let key = key.finish().hex();
     let frame = Encoder::new(3).encode(&content);
     let request = Begin {
-        layers: vec!["layer-key".to_owned()],
+        layers: vec![key.clone()],
         ..Begin::default()
     };
     let session = begin(&admin, &request).session.unwrap();
@@ -333,9 +355,10 @@ fn a_layer_is_answered_by_its_key_and_pulled_by_its_digest() {
     let answers = propose(&admin, &session, &[proposal]);
     send(&admin, &session, &body_of([&frame])).expect(200);
     let layer = PublishLayer {
-        key: "layer-key".to_owned(),
+        key: key.clone(),
         blob: answers[0].handle,
         gzip: true,
+        recipe: None,
     };
     let answer = publish(
         &admin,
@@ -347,13 +370,13 @@ fn a_layer_is_answered_by_its_key_and_pulled_by_its_digest() {
     )
     .expect(200);
     let published: Published = serde_json::from_slice(&answer.body).unwrap();
-    let descriptor = published.layers["layer-key"].clone();
+    let descriptor = published.layers[&key].clone();
     assert_eq!(
         descriptor.diff_id,
         format!("sha256:{}", firn_formats::Sha256::of(&content).hex())
     );
     let known = begin(&admin, &request);
-    assert_eq!(known.layers["layer-key"], descriptor);
+    assert_eq!(known.layers[&key], descriptor);
     assert_eq!(known.session, None);
     let gzip = descriptor.gzip.unwrap();
     for (digest, size) in [

@@ -6,12 +6,14 @@
 
 mod frames;
 mod held;
+mod layer;
 mod publish;
 mod session;
 
 pub use session::PushSession;
 
 use held::Missing;
+use layer::StoredLayer;
 
 use crate::access::{Access, Cache};
 use crate::budget::Budget;
@@ -111,6 +113,7 @@ impl Push {
         Ok(Begun {
             missing,
             layers,
+            layers_proven: true,
             expires_in: session
                 .as_ref()
                 .map_or(0, |session| session.session.expires_in.as_secs()),
@@ -118,6 +121,7 @@ impl Push {
         })
     }
 
+    /// The layers that are known by these keys: those whose key was computed from their tar.
     fn known_layers(
         &self,
         cache: &Cache,
@@ -143,9 +147,9 @@ impl Push {
             let Some(entry) = self.store.entry(cache.row.id, EntryKind::Layer, key)? else {
                 continue;
             };
-            let descriptor: LayerDescriptor = serde_json::from_slice(&entry.value)?;
-            if self.readable(cache, &descriptor)? {
-                known.insert(key.clone(), descriptor);
+            let layer: StoredLayer = serde_json::from_slice(&entry.value)?;
+            if layer.proven && self.readable(cache, &layer.descriptor)? {
+                known.insert(key.clone(), layer.descriptor);
             }
         }
         Ok(known)

@@ -1,23 +1,15 @@
 //! From proposed blobs to visible paths and layers.
 
 use super::session::{Progress, Proposed};
-use super::{LAYER_KEY_BYTES_MAX, Push, PushSession, too_many};
+use super::{Push, PushSession, too_many};
 use crate::nix_cache::{VerifiedPath, check_verified, parse_signatures};
-use crate::registry::blob_entry;
-use crate::{ServiceError, access::Cache, sync::lock};
+use crate::{ServiceError, sync::lock};
 use firn_formats::Sha256;
 use firn_formats::nix::{StorePath, base32};
-use firn_formats::push::{
-    GzipDescriptor, LayerDescriptor, PATHS_PER_REQUEST_MAX, Publish, PublishLayer, PublishPath,
-    Published,
-};
-use firn_store::{BlobInfo, EntryKind, IfExists, NewEntry, Representation};
+use firn_formats::push::{PATHS_PER_REQUEST_MAX, Publish, PublishPath, Published};
+use firn_store::BlobInfo;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long a layer without a manifest stays.
-const LAYER_WITHOUT_MANIFEST: Duration = Duration::from_secs(24 * 3600);
 
 impl Push {
     /// Makes paths and layers visible, all or none.
@@ -43,8 +35,12 @@ impl Push {
         self.note_nars(session, request, &mut paths)?;
         let mut descriptors = BTreeMap::new();
         let mut entries = Vec::new();
-        for layer in &request.layers {
-            let descriptor = self.layer(&session.cache, layer, blob(layer.blob)?, &mut entries)?;
+        let proven = self.proven_layers(session, &request.layers, &blobs)?;
+        for (layer, proven) in request.layers.iter().zip(proven) {
+            let blob = blob(layer.blob)?;
+            let descriptor = self.descriptor(layer, blob)?;
+            let cache = &session.cache;
+            self.layer_entries(cache, layer, blob, &descriptor, proven, &mut entries)?;
             descriptors.insert(layer.key.clone(), descriptor);
         }
         let bytes = blobs.values().map(|blob| blob.zstd_length).sum();
@@ -133,71 +129,6 @@ impl Push {
         drop(progress);
         Ok(blobs)
     }
-
-    fn layer(
-        &self,
-        cache: &Cache,
-        layer: &PublishLayer,
-        blob: &BlobInfo,
-        entries: &mut Vec<NewEntry>,
-    ) -> Result<LayerDescriptor, ServiceError> {
-        if layer.key.is_empty() || layer.key.len() > LAYER_KEY_BYTES_MAX {
-            return Err(ServiceError::BadRequest(
-                "a layer key is empty or too long".to_owned(),
-            ));
-        }
-        let gzip = match (layer.gzip, blob.gzip) {
-            (true, None) => Some(self.store.make_gzip(blob.id)?),
-            (_, known) => known,
-        };
-        let descriptor = LayerDescriptor {
-            digest: oci_digest(&blob.zstd_sha256),
-            size: blob.zstd_length,
-            diff_id: oci_digest(&blob.identity_sha256),
-            tar_size: blob.identity_length,
-            gzip: gzip.map(|(digest, size)| GzipDescriptor {
-                digest: oci_digest(&digest),
-                size,
-            }),
-        };
-        let lease = Some(LAYER_WITHOUT_MANIFEST);
-        // A key that has a servable layer keeps it, so that no pusher can put another in its place;
-        // the same layer may learn of its gzip.
-        let known = self.known_layers(cache, std::slice::from_ref(&layer.key))?;
-        let taken = known
-            .get(&layer.key)
-            .is_some_and(|known| known.digest != descriptor.digest);
-        if !taken {
-            entries.push(NewEntry {
-                kind: EntryKind::Layer,
-                key: layer.key.clone(),
-                value: serde_json::to_vec(&descriptor)?.into(),
-                blobs: vec![blob.id],
-                requires: Vec::new(),
-                if_exists: IfExists::Replace,
-                lease,
-            });
-        }
-        entries.push(blob_entry(
-            &descriptor.digest,
-            Representation::Zstd,
-            blob.id,
-            lease,
-        ));
-        if let Some(gzip) = &descriptor.gzip {
-            entries.push(blob_entry(
-                &gzip.digest,
-                Representation::Gzip,
-                blob.id,
-                lease,
-            ));
-        }
-        Ok(descriptor)
-    }
-}
-
-fn oci_digest(digest: &Sha256) -> String {
-    format!("sha256:{}", digest.hex())
 }
 
 fn verified_path(path: &PublishPath, blob: &BlobInfo) -> Result<VerifiedPath, ServiceError> {

@@ -3,6 +3,7 @@
 use super::CHUNKS_PER_BLOB_MAX;
 use super::frames::Slices;
 use super::held::{CHUNK_COST, Missing, PART_CHUNK_COST, PROPOSAL_COST, Waiting};
+use super::layer::Heard;
 use crate::budget::{Budget, Client, Full, Lease};
 use crate::nix_cache::NarParser;
 use crate::sessions::renewal;
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// How often a session in use is renewed in the store, at the least.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
+
+/// Layers of a session that are read while they are hashed. It costs some kilobytes each.
+const HEARD_AT_ONCE_MAX: usize = 256;
 
 /// How far a proposed blob is.
 pub(super) enum Progress {
@@ -37,6 +41,8 @@ pub(super) struct Proposed {
     pub(super) progress: Mutex<Progress>,
     /// Parses what is said to be a NAR as it is hashed.
     pub(super) nar: Option<Arc<Mutex<NarParser>>>,
+    /// What its bytes say, if it is a layer.
+    pub(super) heard: Option<Heard>,
 }
 
 #[derive(Default)]
@@ -46,6 +52,8 @@ struct Proposals {
     waiting: Waiting,
     chunks: usize,
     next_handle: u32,
+    /// Held by each layer that is read while it is hashed.
+    hearing: Arc<()>,
 }
 
 /// Chunks as a proposal has them.
@@ -273,7 +281,14 @@ impl PushSession {
         if let Some(nar) = &nar {
             verifier.observe(nar.clone());
         }
+        let heard = proposals
+            .hears_more(kind)
+            .then(|| Heard::new(proposals.hearing.clone()));
+        if let Some(heard) = &heard {
+            verifier.observe(heard.observer());
+        }
         let proposed = Proposed {
+            heard,
             handle,
             raw_length,
             chunks: count,
@@ -320,6 +335,11 @@ impl PushSession {
 }
 
 impl Proposals {
+    /// Whether a blob is read as a layer while it is hashed: the others are when they are published.
+    fn hears_more(&self, kind: BlobKind) -> bool {
+        kind == BlobKind::Layer && Arc::strong_count(&self.hearing) <= HEARD_AT_ONCE_MAX
+    }
+
     fn cost(&self) -> u64 {
         self.by_handle.len() as u64 * PROPOSAL_COST
             + self.chunks as u64 * CHUNK_COST

@@ -9,6 +9,7 @@
 
 mod caches;
 mod images;
+mod layer_keys;
 mod retention;
 mod support;
 mod time;

@@ -7,8 +7,8 @@
 //! A layer of store paths has a key that is known before anything is read, so a rule that could match in it is
 //! part of that key, whether it does or not.
 
-use firn_formats::nix::{StorePath, store_path::STORE_DIR};
-use regex_lite::Regex;
+use crate::nix::{StorePath, store_path::STORE_DIR};
+use regex_lite::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 /// A rule as a spec writes it.
@@ -28,6 +28,9 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gid: Option<u64>,
 }
+
+/// Largest compiled pattern of a rule, in bytes.
+const REGEX_BYTES_MAX: usize = 10 << 20;
 
 /// Why a rule cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -75,22 +78,33 @@ pub struct Rules {
 impl Rules {
     /// Reads rules.
     pub fn new(rules: Vec<Rule>, uid: u64, gid: u64) -> Result<Self, RuleError> {
+        Self::limited(rules, uid, gid, REGEX_BYTES_MAX)
+    }
+
+    /// Reads rules, none of whose compiled patterns may have more bytes.
+    pub fn limited(
+        rules: Vec<Rule>,
+        uid: u64,
+        gid: u64,
+        regex_bytes_max: usize,
+    ) -> Result<Self, RuleError> {
+        let compile = |rule| compile(rule, regex_bytes_max);
         let rules = rules.into_iter().map(compile).collect::<Result<_, _>>()?;
         Ok(Self { rules, uid, gid })
     }
 
     /// Whether there is none.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
     /// Who owns what has no owner of its own.
-    pub(crate) fn owner(&self) -> (u64, u64) {
+    pub fn owner(&self) -> (u64, u64) {
         (self.uid, self.gid)
     }
 
     /// What an entry of these has. `path` is absolute in the image; `source` is where in the store it came from.
-    pub(crate) fn apply(&self, path: &[u8], source: Option<&[u8]>, entry: &mut Attributes) {
+    pub fn apply(&self, path: &[u8], source: Option<&[u8]>, entry: &mut Attributes) {
         if self.rules.is_empty() {
             return;
         }
@@ -106,19 +120,30 @@ impl Rules {
         }
     }
 
-    /// The rules that could match in these store paths, or on the way to them, as lines of text.
-    pub(crate) fn in_store(&self, paths: &[&StorePath]) -> String {
-        let mut lines = String::new();
-        for rule in &self.rules {
+    /// The rules that could match in these store paths, or on the way to them.
+    pub fn in_store(&self, paths: &[&StorePath]) -> Self {
+        let could_match = |rule: &&Compiled| {
             let named = |path: &str| {
                 let mut stores = paths.iter().map(|path| path.absolute());
                 is_below(STORE_DIR, path) || stores.any(|store| is_below(path, &store))
             };
-            if rule.path.as_deref().is_none_or(named) {
-                lines.push_str(&rule.line());
-            }
+            rule.path.as_deref().is_none_or(named)
+        };
+        Self {
+            rules: self.rules.iter().filter(could_match).cloned().collect(),
+            uid: self.uid,
+            gid: self.gid,
         }
-        lines
+    }
+
+    /// All as lines of a layer key's text.
+    pub fn lines(&self) -> String {
+        self.rules.iter().map(Compiled::line).collect()
+    }
+
+    /// All as a spec writes them.
+    pub fn written(&self) -> Vec<Rule> {
+        self.rules.iter().map(|rule| rule.rule.clone()).collect()
     }
 }
 
@@ -130,7 +155,7 @@ fn is_below(path: &str, place: &str) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn compile(rule: Rule) -> Result<Compiled, RuleError> {
+fn compile(rule: Rule, regex_bytes_max: usize) -> Result<Compiled, RuleError> {
     if rule.path.is_none() && rule.regex.is_none() {
         return Err(RuleError::Everything);
     }
@@ -141,10 +166,11 @@ fn compile(rule: Rule) -> Result<Compiled, RuleError> {
         None => None,
     };
     let regex = match &rule.regex {
-        Some(regex) => Some(Regex::new(regex).map_err(|source| RuleError::Regex {
-            regex: regex.clone(),
-            source,
-        })?),
+        Some(regex) => {
+            let built = RegexBuilder::new(regex).size_limit(regex_bytes_max).build();
+            let regex = regex.clone();
+            Some(built.map_err(|source| RuleError::Regex { regex, source })?)
+        }
         None => None,
     };
     let mode = match &rule.mode {
@@ -246,8 +272,12 @@ mod tests {
             |name: &str| StorePath::parse_base_name(&format!("{}-{name}", "0".repeat(32))).unwrap();
         let (a, b) = (store("a"), store("b"));
         let inside = format!("{}/bin", a.absolute());
-        let lines =
-            |rule: Rule, path: &StorePath| Rules::new(vec![rule], 0, 0).unwrap().in_store(&[path]);
+        let lines = |rule: Rule, path: &StorePath| {
+            Rules::new(vec![rule], 0, 0)
+                .unwrap()
+                .in_store(&[path])
+                .lines()
+        };
         assert_eq!(lines(rule(Some("/etc"), None, "700", None), &a), "");
         let line = lines(rule(Some(&inside), None, "700", None), &a);
         assert_eq!(line, format!("rule 0700 - - {inside:?} \"\"\n"));
