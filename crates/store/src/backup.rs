@@ -113,16 +113,11 @@ fn prune(
         }
     }
     for key in dest.files_beside(&COPIED_ELSEWHERE)? {
+        // Gone from a folder that is there; a whole folder without files may be away.
         let folder = key.rsplit_once('/').map(|(folder, _)| folder);
-        if !is_own(&key)
-            && !others.contains(&key)
-            && folder.is_some_and(|folder| holds(others, folder))
-        {
-            // Gone from a folder that is there; a whole folder without files may be away.
-            match source.length(&key)? {
-                None => dest.delete(&key)?,
-                Some(_) => {}
-            }
+        let gone = !is_own(&key) && folder.is_some_and(|folder| holds(others, folder));
+        if gone && !others.contains(&key) && source.length(&key)?.is_none() {
+            dest.delete(&key)?;
         }
     }
     Ok(())
