@@ -1,8 +1,12 @@
 //! Caches that go, and come again under the same name.
 
-use crate::support::Fixture;
+use crate::support::{Fixture, open};
 use firn_formats::admin::{CacheCreate, Right, TokenCreate};
 use firn_services::{Identity, ServiceError};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 fn create(fixture: &Fixture, name: &str) -> Result<(), ServiceError> {
     let request = CacheCreate {
@@ -107,4 +111,51 @@ fn d5_a_deletion_that_broke_off_ends_at_the_next_start() {
     fixture.services.sweep();
     create(&fixture, "acme").unwrap();
     assert!(!pulls(&fixture, &old, "acme"));
+}
+
+/// A small file system in memory. Needs root.
+struct Disk<'a>(&'a Path);
+
+impl<'a> Disk<'a> {
+    fn mount(at: &'a Path) -> Self {
+        let mut mount = Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]);
+        assert!(mount.arg(at).status().unwrap().success());
+        Self(at)
+    }
+
+    /// Leaves no byte free.
+    fn fill(&self) -> std::path::PathBuf {
+        let ballast = self.0.join("ballast");
+        let mut file = std::fs::File::create(&ballast).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+        ballast
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let umount = Command::new("umount").arg("-l").arg(self.0).status();
+        assert!(umount.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[test]
+fn d5_a_full_disk_leaves_a_cache_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::mount(folder.path());
+    let services = open(folder.path(), Duration::ZERO);
+    let access = &services.access;
+    let main = || access.authorize(&Identity::Anonymous, "main", Right::Pull);
+    let cache = main().unwrap();
+    let ballast = disk.fill();
+    let refused = access.cache_delete(&cache);
+    assert!(refused.is_err(), "there was room for it");
+    assert!(main().is_ok(), "it is forgotten, and not deleted");
+    assert!(disk.0.join("keys/main.secret").exists());
+    std::fs::remove_file(ballast).unwrap();
+    access.cache_delete(&cache).unwrap();
+    assert!(main().is_err());
+    assert_eq!(services.store.caches_deleting().unwrap(), []);
+    drop(services);
 }

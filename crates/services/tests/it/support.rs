@@ -215,7 +215,7 @@ fn options(dir: &std::path::Path, lease: Duration) -> Options {
     }
 }
 
-fn open(dir: &std::path::Path, lease: Duration) -> Services {
+pub fn open(dir: &std::path::Path, lease: Duration) -> Services {
     let store = Store::open(options(dir, lease)).unwrap();
     Services::open(store, dir).unwrap()
 }
