@@ -56,6 +56,8 @@ pub use backup::BackupReport;
 pub use check::{CheckReport, DataOptions, DataProgress, Explain, Finding, FindingKind, Meaning};
 pub use collect::{CollectionOptions, CollectionReport, CollectionStep};
 pub use error::StoreError;
+#[cfg(feature = "failpoints")]
+pub use files::{Step, Watch, watch};
 pub use ingest::Ingest;
 pub use read::BlobReader;
 pub use replica::Replica;

@@ -11,6 +11,7 @@ mod disk_full;
 mod entries;
 mod failpoints;
 mod ingest;
+mod power;
 mod quarantine;
 mod ranges;
 mod rebuild;
