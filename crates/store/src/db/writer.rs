@@ -10,8 +10,8 @@
 //! it would keep the error of one to itself.
 
 use super::log_file::LogFile;
-use crate::StoreError;
 use crate::failpoint::{Point, reach};
+use crate::{StoreError, layout};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rusqlite::Connection;
 use std::io;
@@ -204,6 +204,11 @@ impl Committer {
             self.in_doubt |= outcome == Outcome::DiskFailed;
             answers.push(answer);
             failure = error;
+        }
+        if failure.is_none() && self.in_doubt {
+            // Its sync would say nothing of what the log lost in one of the operations.
+            let error = io::Error::other("the disk failed in the same transaction");
+            failure = Some(StoreError::io(layout::DATABASE, error));
         }
         if failure.is_none() {
             failure = commit(&self.connection).err();
