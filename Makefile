@@ -27,6 +27,7 @@ test: setup lint ## Everything a change must pass: setup, lint, all tests, those
 
 soak: setup ## The long forms of the tests of reliability, some 45 minutes: SOAK_SECONDS=1800, SOAK_KILLS=200
 	cargo test --release --locked -p firn-store --test it failpoints::rules -- --include-ignored
+	cargo test --release --locked -p firn-store --test it power:: -- --include-ignored --nocapture
 	cargo run --release --locked -p firn-store --example collect_many
 	cargo test --release --locked -p firn-cli --test soak -- --test-threads=1 --nocapture
 

@@ -278,8 +278,8 @@ fn copy_others(
 }
 
 fn replace_database(dest: &Folder) -> Result<(), StoreError> {
-    // The log of a database that was served would be replayed into the new one.
-    dest.delete(&format!("{}-wal", layout::DATABASE))?;
+    // The log of a database that was served would be replayed into the new one, after a power cut too.
+    dest.delete_durably(&format!("{}-wal", layout::DATABASE))?;
     dest.delete(&format!("{}-shm", layout::DATABASE))?;
     dest.rename(TEMPORARY, layout::DATABASE)?;
     Ok(())

@@ -5,22 +5,33 @@
 //! and nowhere else, so that an object store can take its place.
 
 mod copy;
+mod steps;
 
 pub(crate) use copy::Copied;
+#[cfg(not(feature = "failpoints"))]
+use steps::Step;
+#[cfg(feature = "failpoints")]
+pub use steps::{Step, Watch, watch};
 
-use crate::StoreError;
+use crate::db::lock;
 use crate::failpoint::{Point, reach};
+use crate::{StoreError, layout};
+use std::collections::HashSet;
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use steps::step;
 
 /// Most slices one `pwritev` takes (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
 /// Folders in folders that are listed: more of them is a link that leads back to itself.
 const DEPTH_MAX: usize = 16;
+/// Bytes of a file that are written again at once.
+const REWRITE_BYTES: usize = 256 << 10;
 /// How often the folder's lock is asked for …
 const LOCK_TRIES: u32 = 40;
 /// … and how long is waited in between.
@@ -30,6 +41,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(25);
 #[derive(Debug)]
 pub(crate) struct Folder {
     root: PathBuf,
+    /// Folders below it that this process made durable in those above them.
+    durable: Mutex<HashSet<PathBuf>>,
 }
 
 /// Holds the folder's lock until dropped.
@@ -41,22 +54,27 @@ pub(crate) struct LockFile {
 impl Folder {
     /// The folder at `root`, made with mode 0700 if it is not there.
     pub(crate) fn open(root: &Path) -> Result<Self, StoreError> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder
-            .create(root)
-            .map_err(|error| StoreError::io(root, error))?;
-        Ok(Self {
-            root: root.to_owned(),
-        })
+        let made = match root.is_dir() {
+            // Who made it may have ended before its name was durable.
+            true if !root.join(layout::VERSION_FILE).exists() => sync_parent(root),
+            true => Ok(()),
+            false => make_folders(root),
+        };
+        made.map_err(|error| StoreError::io(root, error))?;
+        Ok(Self::at(root))
     }
 
     /// The folder at `root`, which must be there.
     pub(crate) fn open_existing(root: &Path) -> Result<Self, StoreError> {
         fs::metadata(root).map_err(|error| StoreError::io(root, error))?;
-        Ok(Self {
+        Ok(Self::at(root))
+    }
+
+    fn at(root: &Path) -> Self {
+        Self {
             root: root.to_owned(),
-        })
+            durable: Mutex::default(),
+        }
     }
 
     /// Where a key lies.
@@ -91,12 +109,8 @@ impl Folder {
 
     /// Makes an empty file with mode 0600 if there is none, for a database that would choose a wider one.
     pub(crate) fn touch(&self, key: &str) -> Result<(), StoreError> {
-        OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(self.path(key))
+        let path = self.path(key);
+        open_or_make(&path, false)
             .map(drop)
             .map_err(|error| self.error(key, error))
     }
@@ -116,22 +130,24 @@ impl Folder {
         let path = self.path(key);
         let temporary = path.with_extension("tmp");
         let write = || -> io::Result<()> {
-            let file = OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&temporary)?;
-            file.write_all_at(bytes, 0)?;
-            file.sync_all()?;
+            let file = open_or_make(&temporary, true)?;
+            let write = Step::Write {
+                path: &temporary,
+                offset: 0,
+                parts: &[IoSlice::new(bytes)],
+            };
+            step(write, || file.write_all_at(bytes, 0))?;
+            step(Step::Sync(&temporary), || file.sync_all())?;
             reach(Point::FileWritten).map_err(io::Error::other)?;
-            fs::rename(&temporary, &path)?;
+            step(Step::Rename(&temporary, &path), || {
+                fs::rename(&temporary, &path)
+            })?;
             reach(Point::FileRenamed).map_err(io::Error::other)?;
             sync_parent(&path)
         };
         write().map_err(|error| {
             // Best effort: the name ends in .tmp, which no reader looks at.
-            let _ = fs::remove_file(&temporary);
+            let _ = step(Step::Delete(&temporary), || fs::remove_file(&temporary));
             self.error(key, error)
         })
     }
@@ -140,12 +156,16 @@ impl Folder {
     pub(crate) fn create_new(&self, key: &str) -> Result<AppendFile, StoreError> {
         self.make_parents(key)?;
         let path = self.path(key);
-        let file = OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .read(true)
-            .mode(0o600)
-            .open(&path)
+        let make = Step::Create {
+            path: &path,
+            truncate: false,
+        };
+        let open = || {
+            let mut options = OpenOptions::new();
+            options.create_new(true).write(true).read(true).mode(0o600);
+            options.open(&path)
+        };
+        let file = step(make, open)
             .and_then(|file| sync_parent(&path).map(|()| file))
             .map_err(|error| self.error(key, error))?;
         Ok(AppendFile {
@@ -162,7 +182,9 @@ impl Folder {
             .write(true)
             .read(true)
             .open(&path)
-            .and_then(|file| file.set_len(length).map(|()| file))
+            .and_then(|file| {
+                step(Step::Length(&path, length), || file.set_len(length)).map(|()| file)
+            })
             .map_err(|error| self.error(key, error))?;
         Ok(AppendFile { file, path, length })
     }
@@ -269,7 +291,8 @@ impl Folder {
 
     /// Deletes a file; one that is not there counts as deleted (rule 7).
     pub(crate) fn delete(&self, key: &str) -> Result<(), StoreError> {
-        match fs::remove_file(self.path(key)) {
+        let path = self.path(key);
+        match step(Step::Delete(&path), || fs::remove_file(&path)) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.error(key, error)),
@@ -288,8 +311,10 @@ impl Folder {
 
     /// Gives a file another name, durably; false if it is not there.
     pub(crate) fn rename(&self, from: &str, to: &str) -> Result<bool, StoreError> {
-        let target = self.path(to);
-        match fs::rename(self.path(from), &target) {
+        let (source, target) = (self.path(from), self.path(to));
+        match step(Step::Rename(&source, &target), || {
+            fs::rename(&source, &target)
+        }) {
             Ok(()) => sync_parent(&target)
                 .map(|()| true)
                 .map_err(|error| self.error(to, error)),
@@ -300,12 +325,50 @@ impl Folder {
 
     /// Makes a file that something else wrote durable.
     pub(crate) fn sync(&self, key: &str) -> Result<(), StoreError> {
-        File::open(self.path(key))
-            .and_then(|file| file.sync_all())
+        let path = self.path(key);
+        File::open(&path)
+            .and_then(|file| step(Step::Sync(&path), || file.sync_all()))
             .map_err(|error| self.error(key, error))
     }
 
-    /// Makes the folders above a key, each durable in the one above it.
+    /// Writes a file once more, as it reads, and syncs it and its name: after a failed sync only that is sure to bring
+    /// it to the disk. One that is not there is left so.
+    pub(crate) fn write_again(&self, key: &str) -> Result<(), StoreError> {
+        let path = self.path(key);
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(StoreError::io(path, error)),
+        };
+        let write = || -> io::Result<()> {
+            let mut buffer = vec![0; REWRITE_BYTES];
+            let mut offset = 0;
+            loop {
+                let count = match file.read_at(&mut buffer, offset) {
+                    Ok(count) => count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                };
+                if count == 0 {
+                    break;
+                }
+                let bytes = &buffer[..count];
+                let write = Step::Write {
+                    path: &path,
+                    offset,
+                    parts: &[IoSlice::new(bytes)],
+                };
+                step(write, || file.write_all_at(bytes, offset))?;
+                offset += count as u64;
+            }
+            step(Step::Sync(&path), || file.sync_all())?;
+            sync_parent(&path)
+        };
+        write().map_err(|error| self.error(key, error))
+    }
+
+    /// Makes the folders above a key, each durable in the one above it. One that is there may have been made by a
+    /// process that ended before it could sync it, so each is synced once by each process.
     fn make_parents(&self, key: &str) -> Result<(), StoreError> {
         let Some((parents, _)) = key.rsplit_once('/') else {
             return Ok(());
@@ -313,21 +376,63 @@ impl Folder {
         let mut path = self.root.clone();
         for part in parents.split('/') {
             path.push(part);
-            match fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => sync_parent(&path).map_err(|error| StoreError::io(&path, error))?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(StoreError::io(path, error)),
+            let made = make_folder(&path).map_err(|error| StoreError::io(&path, error))?;
+            if made || !lock(&self.durable).contains(&path) {
+                sync_parent(&path).map_err(|error| StoreError::io(&path, error))?;
+                lock(&self.durable).insert(path.clone());
             }
         }
         Ok(())
     }
 }
 
+/// Makes a folder in one that is there; false if it is there already.
+fn make_folder(path: &Path) -> io::Result<bool> {
+    let make = || fs::DirBuilder::new().mode(0o700).create(path);
+    match step(Step::MakeFolder(path), make) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a folder and those above it, each durable in the one above it.
+fn make_folders(path: &Path) -> io::Result<()> {
+    let made = match (make_folder(path), path.parent()) {
+        (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+            make_folders(parent)?;
+            make_folder(path)?
+        }
+        (made, _) => made?,
+    };
+    match made {
+        true => sync_parent(path),
+        false => Ok(()),
+    }
+}
+
 fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
+        Some(parent) => {
+            // The folder above `data` is the one in which the process works.
+            let here = parent.as_os_str().is_empty();
+            let folder = File::open(if here { Path::new(".") } else { parent })?;
+            step(Step::SyncFolder(parent), || folder.sync_all())
+        }
         None => Ok(()),
     }
+}
+
+/// A file of mode 0600 for writing, made if it is not there.
+fn open_or_make(path: &Path, truncate: bool) -> io::Result<File> {
+    step(Step::Create { path, truncate }, || {
+        OpenOptions::new()
+            .create(true)
+            .truncate(truncate)
+            .write(true)
+            .mode(0o600)
+            .open(path)
+    })
 }
 
 /// A file under construction, known to its one writer.
@@ -351,11 +456,22 @@ impl AppendFile {
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
             let count = rest.len().min(SLICES_MAX);
-            let written = match rustix::io::pwritev(&self.file, &rest[..count], self.length) {
+            let write = Step::Write {
+                path: &self.path,
+                offset: self.length,
+                parts: &rest[..count],
+            };
+            let written = match step(write, || {
+                Ok(rustix::io::pwritev(
+                    &self.file,
+                    &rest[..count],
+                    self.length,
+                )?)
+            }) {
                 Ok(0) => Err(io::Error::from(io::ErrorKind::WriteZero)),
                 Ok(written) => Ok(written),
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => Err(error.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
             }
             .map_err(|error| StoreError::io(&self.path, error))?;
             self.length += written as u64;
@@ -366,16 +482,16 @@ impl AppendFile {
 
     /// Makes everything appended durable.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        self.file
-            .sync_data()
+        step(Step::Sync(&self.path), || self.file.sync_data())
             .map_err(|error| StoreError::io(&self.path, error))
     }
 
     /// Takes back what was appended after `length`.
     pub(crate) fn truncate(&mut self, length: u64) -> Result<(), StoreError> {
-        self.file
-            .set_len(length)
-            .map_err(|error| StoreError::io(&self.path, error))?;
+        step(Step::Length(&self.path, length), || {
+            self.file.set_len(length)
+        })
+        .map_err(|error| StoreError::io(&self.path, error))?;
         self.length = length;
         Ok(())
     }

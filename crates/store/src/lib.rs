@@ -63,6 +63,8 @@ pub use check::{CheckReport, DataOptions, DataProgress, Explain, Finding, Findin
 pub use clock::TimeSources;
 pub use collect::{CollectionOptions, CollectionReport, CollectionStep};
 pub use error::StoreError;
+#[cfg(feature = "failpoints")]
+pub use files::{Step, Watch, watch};
 pub use ingest::Ingest;
 pub use read::BlobReader;
 pub use replica::Replica;

@@ -6,6 +6,7 @@ pub mod folder;
 pub mod hostile;
 pub mod large;
 mod noise;
+pub mod power;
 pub mod rigs;
 pub mod server;
 pub mod shared_store;

@@ -7,6 +7,7 @@ pub(crate) mod collection;
 pub(crate) mod damage;
 pub(crate) mod entries;
 pub(crate) mod log;
+mod log_file;
 pub(crate) mod lookups;
 pub(crate) mod readers;
 pub(crate) mod remade;
@@ -22,6 +23,7 @@ pub(crate) use writer::{Durability, lock};
 use crate::clock::{Clock, TimeSources};
 use crate::files::Folder;
 use crate::{StoreError, layout};
+use log_file::LogFile;
 use readers::Readers;
 use rusqlite::{Connection, Row};
 use std::path::Path;
@@ -48,9 +50,11 @@ pub(crate) struct Database {
 
 impl Database {
     /// Opens or creates the folder's database.
-    pub(crate) fn open(folder: &Folder, time: TimeSources) -> Result<Self, StoreError> {
+    pub(crate) fn open(folder: &Arc<Folder>, time: TimeSources) -> Result<Self, StoreError> {
         folder.touch(layout::DATABASE)?;
         let path = folder.path(layout::DATABASE);
+        let log = LogFile::new(folder);
+        log.write_again()?;
         let connection = open_for_writing(&path)?;
         use_write_ahead_log(&connection, &path)?;
         let clock = Clock::resume(&connection, time)?;
@@ -60,7 +64,7 @@ impl Database {
             tracing::warn!(%error, "writing down the store's time");
         }
         Ok(Self {
-            writer: Writer::start(connection)?,
+            writer: Writer::start(connection, log)?,
             readers: Readers::new(path, clock.clone()),
             clock,
         })
@@ -150,10 +154,9 @@ pub(crate) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(path)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     connection.pragma_update(None, "foreign_keys", true)?;
-    // The WAL is cut back to this after a burst, and checkpointed, which makes the writer wait for two syncs,
-    // when it has grown so far. In pages of 4 KiB.
+    // The WAL is cut back to this after a burst. The writer says when it is checkpointed.
     connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
-    connection.pragma_update(None, "wal_autocheckpoint", (16 << 20) / 4096)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -8192)?;
     // What a savepoint must remember to be undone; in a file it would be half of all that is written.
     connection.pragma_update(None, "temp_store", "MEMORY")?;

@@ -1,6 +1,7 @@
 //! Files of one folder in another: for backups.
 
 use super::Folder;
+use super::steps::{Step, step};
 use crate::StoreError;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
@@ -38,7 +39,13 @@ impl Folder {
         self.make_parents(key)?;
         let temporary = format!("{key}.tmp");
         self.delete(&temporary)?;
-        if link && fs::hard_link(from.path(key), self.path(&temporary)).is_ok() {
+        let (source, target) = (from.path(key), self.path(&temporary));
+        let linked = || {
+            step(Step::Link(&source, &target), || {
+                fs::hard_link(&source, &target)
+            })
+        };
+        if link && linked().is_ok() {
             self.rename(&temporary, key)?;
             return Ok(Some(Copied::Linked));
         }
@@ -67,13 +74,18 @@ impl Folder {
 
     fn copy(&self, from: &Self, key: &str, length: u64, to: &str) -> io::Result<u64> {
         let mut source = File::open(from.path(key))?.take(length);
-        let mut target = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.path(to))?;
-        let copied = io::copy(&mut source, &mut target)?;
-        target.sync_all()?;
+        let path = self.path(to);
+        let make = Step::Create {
+            path: &path,
+            truncate: false,
+        };
+        let mut target = step(make, || {
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600);
+            options.open(&path)
+        })?;
+        let copied = step(Step::Copy(&path), || io::copy(&mut source, &mut target))?;
+        step(Step::Sync(&path), || target.sync_all())?;
         Ok(copied)
     }
 

@@ -106,7 +106,7 @@ pub(crate) fn write(
     };
     reach(Point::CompactionBegun)?;
     let mut parts = Parts {
-        folder: &writer.folder,
+        writer,
         at,
         number: 0,
         records: Vec::new(),
@@ -191,7 +191,7 @@ pub(crate) fn delete_covered(
 
 /// Segments under construction, one after the other.
 struct Parts<'a> {
-    folder: &'a Folder,
+    writer: &'a SegmentWriter,
     at: i64,
     number: u16,
     records: Vec<Record>,
@@ -232,7 +232,11 @@ impl Parts<'_> {
     fn put(&mut self, number: u16, bytes: &[u8]) -> Result<(), StoreError> {
         let random = format!("{number:04x}{}", layout::random_hex(6)?);
         self.bytes_total += bytes.len() as u64;
-        self.folder
+        // What the part says must be in the database for good, as in any segment: rows that were read a moment ago
+        // may be on no disk yet.
+        self.writer.db.write(Durability::Synced, next_time)?;
+        self.writer
+            .folder
             .put_atomic(&layout::segment_key(self.at, &random), bytes)
     }
 }

@@ -14,6 +14,7 @@ mod disk_full;
 mod entries;
 mod failpoints;
 mod ingest;
+mod power;
 mod quarantine;
 mod ranges;
 mod rebuild;
