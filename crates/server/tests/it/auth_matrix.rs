@@ -147,7 +147,8 @@ fn the_matrix() {
     ];
     for (method, path, body, expected) in rows {
         for ((who, client), expected) in clients.iter().zip(expected) {
-            let answer = client.send(method, path, &[], body);
+            let json = [("content-type", "application/json")];
+            let answer = client.send(method, path, &json, body);
             assert_eq!(
                 answer.status,
                 expected,

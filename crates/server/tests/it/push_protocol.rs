@@ -3,6 +3,7 @@
 use crate::http::{Answer, Client};
 use crate::samples::{Upload, noise};
 use firn_chunks::{Encoder, Format, FormatChunker, VerifiedFrame, boundaries};
+use firn_formats::nix::nar::Writer;
 use firn_formats::nix::{Compression, NarInfo};
 use firn_formats::pull::NarLayout;
 use firn_formats::push::{
@@ -430,12 +431,24 @@ fn a_list_longer_than_a_body_goes_in_parts() {
     let url = server.url();
     let admin = Client::new(&url, Some(server.admin_token()));
     let mut encoder = Encoder::new(1);
-    let frames: Vec<_> = (0..100u8).map(|byte| encoder.encode(&[byte])).collect();
-    let count = 450_001;
-    let chunks: Vec<([u8; 32], u32)> = (0..count)
-        .map(|index| (frames[index % 100].record().id.0, 1))
+    let mut frames: Vec<_> = (0..100u8).map(|byte| encoder.encode(&[byte])).collect();
+    let length = 450_001;
+    let (mut content, mut end) = (Vec::new(), Vec::new());
+    let mut writer = Writer::new(&mut content);
+    writer.file_begin(&mut content, false, length as u64);
+    writer.file_end(&mut end, length as u64);
+    frames.extend([encoder.encode(&content), encoder.encode(&end)]);
+    content.extend((0..length).map(|index| (index % 100) as u8));
+    content.extend(&end);
+    let order = [100]
+        .into_iter()
+        .chain((0..length).map(|index| index % 100));
+    let chunks: Vec<([u8; 32], u32)> = order
+        .chain([101])
+        .map(|index| frames[index].record())
+        .map(|record| (record.id.0, record.raw_length))
         .collect();
-    let content: Vec<u8> = (0..count).map(|index| (index % 100) as u8).collect();
+    let count = chunks.len();
     let whole = |chunks: &[([u8; 32], u32)]| {
         encode_proposals(&[Proposal {
             kind: BlobKind::Nar,
@@ -491,7 +504,7 @@ fn a_list_longer_than_a_body_goes_in_parts() {
             .iter()
             .filter(|missing| **missing)
             .count(),
-        100
+        102
     );
     // The request can be repeated, and means the same blob.
     let again = decode_answers(&join(&parts, &whole(third)).expect(200).body).unwrap();

@@ -55,18 +55,19 @@ impl NixCache {
             Method::Recursive => {
                 let mut tree = Modulo::new(hasher, path.path.hash().to_string());
                 self.observe(&path.blob, &mut tree)?;
-                Some(tree.finish())
+                tree.finish().to_vec()
             }
             Method::Text | Method::Flat => {
                 let mut file = File::new(hasher);
                 self.observe(&path.blob, &mut file)?;
-                file.finish()
+                file.finish().into_iter().collect()
             }
         };
-        Ok(found.is_some_and(|found| found == address.hash.digest()))
+        Ok(found.iter().any(|found| found == address.hash.digest()))
     }
 }
 
+#[derive(Clone)]
 enum Hasher {
     Sha256(Sha256),
     Sha512(Sha512),
@@ -133,7 +134,8 @@ impl Observer for File {
     }
 }
 
-/// A NAR in which a hash part counts as zeros, and then where it stood, as Nix hashes what refers to itself.
+/// A NAR in which a hash part counts as zeros, as Nix hashes what refers to itself. Older Nix (2.8) hashes the places
+/// where it stood behind that, newer (2.26) does not; what either has made is around.
 struct Modulo {
     hasher: Hasher,
     part: Vec<u8>,
@@ -155,12 +157,14 @@ impl Modulo {
         }
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    /// Without the places and with them.
+    fn finish(mut self) -> [Vec<u8>; 2] {
         self.hasher.update(&self.held);
+        let without = self.hasher.clone().finish();
         for place in &self.found {
             self.hasher.update(format!("|{place}").as_bytes());
         }
-        self.hasher.finish()
+        [without, self.hasher.finish()]
     }
 }
 
@@ -192,7 +196,8 @@ mod tests {
         let text = format!("before {part} between {part}{part} after");
         let zeros = text.replace(part, &"\0".repeat(32));
         let places = [7, 48, 80].map(|place| format!("|{place}")).concat();
-        let expected = Sha256::digest(format!("{zeros}{places}").as_bytes()).to_vec();
+        let expected = [zeros.clone(), format!("{zeros}{places}")]
+            .map(|text| Sha256::digest(text.as_bytes()).to_vec());
         for piece in 1..text.len() {
             let mut modulo = Modulo::new(Hasher::Sha256(Sha256::new()), part.to_owned());
             text.as_bytes()
