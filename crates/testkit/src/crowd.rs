@@ -45,6 +45,15 @@ pub struct Outcome {
     pub acts: usize,
 }
 
+/// Stops the crowd when others have been measured, or could not be.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// What the crowd needs to know.
 struct Scene<'a> {
     server: &'a Server,
@@ -381,10 +390,9 @@ pub fn run(server: &Server, connections: usize, seconds: Duration) -> Outcome {
             let scene = &scene;
             scope.spawn(move || scene.proposals(seed));
         }
+        let _stop = Stop(&stop);
         std::thread::sleep(Duration::from_secs(2));
-        let measured = both(seconds);
-        stop.store(true, Ordering::Relaxed);
-        measured
+        both(seconds)
     });
     Outcome {
         base_p99: p99(&base),
