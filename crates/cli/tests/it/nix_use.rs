@@ -81,10 +81,10 @@ fn n2_a_nix_conf_of_the_store_is_left_as_it_is() {
     let before = std::fs::metadata(&added).unwrap();
     std::fs::remove_file(desk.nix.path("nix.conf")).unwrap();
     std::os::unix::fs::symlink(&added, desk.nix.path("nix.conf")).unwrap();
-    let said = desk.uses(desk.server.token(), &["team"]).refused();
+    let said = desk.uses(&desk.server.token(), &["team"]).refused();
     assert!(said.contains("nix.settings = {"), "{said}");
     assert!(said.contains(&desk.server.public_key("team")), "{said}");
-    assert!(!said.contains(desk.server.token()), "{said}");
+    assert!(!said.contains(&desk.server.token()), "{said}");
     let after = std::fs::metadata(&added).unwrap();
     assert_eq!(after.permissions().mode(), before.permissions().mode());
     assert_eq!(
@@ -99,6 +99,7 @@ fn n3_an_admins_token_does_not_go_into_netrc_and_removing_takes_all_back() {
     let desk = Desk::new();
     let before = desk.read("nix.conf");
     let admin = desk.server.token();
+    let admin = admin.as_str();
     let said = desk.uses(admin, &["team"]).ok();
     assert!(said.contains("may pull from team only"), "{said}");
     assert!(!desk.read("netrc").contains(admin));
@@ -192,7 +193,7 @@ fn n3_a_configuration_that_overrides_the_block_is_seen() {
     assert!(said.contains("Nix does not use it"), "{said}");
     let said = overridden("trusted-public-keys =");
     assert!(said.contains("does not trust the cache's key"), "{said}");
-    let said = desk.uses(desk.server.token(), &["main"]).ok();
+    let said = desk.uses(&desk.server.token(), &["main"]).ok();
     assert!(said.contains("Nix uses http://"), "{said}");
     // Another key of this name.
     let name = desk.server.public_key("main");
@@ -200,22 +201,22 @@ fn n3_a_configuration_that_overrides_the_block_is_seen() {
     desk.nix.configure(&format!(
         "extra-trusted-public-keys = {name}:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="
     ));
-    let said = desk.uses(desk.server.token(), &["main"]).refused();
+    let said = desk.uses(&desk.server.token(), &["main"]).refused();
     assert!(said.contains("one key for a name"), "{said}");
 }
 
 #[test]
 fn n3_a_flake_of_a_private_cache_speaks_of_netrc() {
     let desk = Desk::new();
-    let said = desk.uses(desk.server.token(), &["team", "--flake"]).ok();
+    let said = desk.uses(&desk.server.token(), &["team", "--flake"]).ok();
     assert!(
         said.contains("netrc") && said.contains("machine 127.0.0.1"),
         "{said}"
     );
-    let said = desk.uses(desk.server.token(), &["main", "--flake"]).ok();
+    let said = desk.uses(&desk.server.token(), &["main", "--flake"]).ok();
     assert!(!said.contains("netrc"), "{said}");
-    let said = desk.uses(desk.server.token(), &["team", "--print"]).ok();
-    assert!(!said.contains(desk.server.token()), "{said}");
+    let said = desk.uses(&desk.server.token(), &["team", "--print"]).ok();
+    assert!(!said.contains(&desk.server.token()), "{said}");
 }
 
 /// A daemon of Nix 2.8 with a configuration of its own.
@@ -264,7 +265,7 @@ impl Daemon {
         if !firn.exists() {
             std::fs::copy(env!("CARGO_BIN_EXE_firn"), &firn).unwrap();
         }
-        let mut command = release.command("setpriv");
+        let mut command = Nix::new(release).command("setpriv");
         command
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .arg(firn)
@@ -313,7 +314,7 @@ fn n7_a_path_that_was_copied_here_is_substituted_after_the_mend() {
     for release in Release::ALL {
         let server = crate::server();
         let nix = Nix::new(release);
-        nix.netrc("127.0.0.1", server.token());
+        nix.netrc("127.0.0.1", &server.token());
         let (url, key) = (server.cache("main"), server.public_key("main"));
         nix.copy_to(&url, &[&root]).ok();
         let said = nix
@@ -453,6 +454,11 @@ fn n10_flakes_and_derivations_go_there_and_back() {
         .ok();
         let derivation = show.trim();
         command(&["push", "--cache", "team", derivation]).ok();
+        // Into a store that has nothing.
+        let store = nix.path("store");
+        nix.configure(&format!("store = {}", store.display()));
         command(&["pull", "--cache", "team", "--trust", derivation]).ok();
+        let pulled = store.join(derivation.trim_start_matches('/'));
+        assert!(pulled.is_file(), "{}", pulled.display());
     }
 }
