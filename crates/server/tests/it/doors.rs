@@ -192,6 +192,7 @@ fn s3_bytes_that_came_as_something_else_are_parsed_before_they_are_signed() {
             key: "k".to_owned(),
             blob: sent.blob,
             gzip: false,
+            recipe: None,
         }],
     };
     let door = format!("/api/v1/push/{}/publish", sent.session);

@@ -276,7 +276,11 @@ mod tests {
     }
 
     fn first_name(folder: &Path, cache: &str) -> String {
-        load_or_make(folder, cache, 0).unwrap().public().remove(0).name
+        load_or_make(folder, cache, 0)
+            .unwrap()
+            .public()
+            .remove(0)
+            .name
     }
 
     #[test]

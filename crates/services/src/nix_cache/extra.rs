@@ -8,7 +8,9 @@ use crate::{ServiceError, access::Cache, document, document::Document, sync::loc
 use firn_formats::nix::NarInfo;
 use firn_formats::nix::listing::ListingWriter;
 use firn_formats::nix::nar::{NarError, Parser};
-use firn_store::{Entry, EntryKind, IfExists, NewEntry, Publication, PublishedEntry, Representation};
+use firn_store::{
+    Entry, EntryKind, IfExists, NewEntry, Publication, PublishedEntry, Representation,
+};
 use std::io::Read;
 
 /// Longest name of such a document, in bytes.
