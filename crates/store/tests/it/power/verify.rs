@@ -45,15 +45,15 @@ fn expected(notes: &[Note], promised: usize) -> Expected<'_> {
                 open.insert(number, changes.as_slice());
                 for change in changes.iter().filter(|change| LASTING.contains(&change.0)) {
                     let values = may.entry(key_of(change)).or_insert_with(|| vec![(0, None)]);
-                    values.push((number, change.2));
+                    values.push((number + 1, change.2));
                 }
             }
             Note::Promised(asked) if number < promised => {
                 open.remove(asked);
                 // Whatever was asked for before is over.
                 for values in may.values_mut() {
-                    if values.iter().any(|(number, _)| number == asked) {
-                        values.retain(|(number, _)| number >= asked);
+                    if values.iter().any(|(number, _)| *number == asked + 1) {
+                        values.retain(|(number, _)| *number > *asked);
                     }
                 }
             }
