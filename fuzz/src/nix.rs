@@ -1,7 +1,7 @@
 //! Nix's formats. What is accepted is written so that it reads the same.
 
 use firn_formats::nix::derivation::Derivation;
-use firn_formats::nix::listing::{Listing, ListingBuilder};
+use firn_formats::nix::listing::{Listing, ListingWriter};
 use firn_formats::nix::nar::{Event, Parser};
 use firn_formats::nix::realisation::RealisationName;
 use firn_formats::nix::rewrap::{Encoder, Format, wrapped_length};
@@ -9,14 +9,14 @@ use firn_formats::nix::{
     CacheInfo, ContentAddress, Hash, NarInfo, PublicKey, SecretKey, Signature, StorePath,
 };
 
-fn parse_nar(archive: &[u8], piece: usize) -> Option<(usize, Option<Listing>)> {
+fn parse_nar(archive: &[u8], piece: usize) -> Option<(usize, Option<Vec<u8>>)> {
     let mut parser = Parser::new();
-    let mut builder = ListingBuilder::default();
+    let (mut writer, mut listing) = (ListingWriter::default(), Vec::new());
     let mut reported = Vec::new();
     let mut entries = 0;
     for input in archive.chunks(piece) {
         let result = parser.push(input, &mut |event| {
-            builder.event(&event);
+            writer.event(&event);
             match event {
                 Event::Structure(bytes) | Event::Content(bytes) => {
                     reported.extend_from_slice(bytes)
@@ -26,10 +26,12 @@ fn parse_nar(archive: &[u8], piece: usize) -> Option<(usize, Option<Listing>)> {
             }
         });
         result.ok()?;
+        listing.extend(writer.take());
     }
     parser.finish().ok()?;
     assert_eq!(reported, archive);
-    Some((entries, builder.finish()))
+    let end = writer.finish();
+    Some((entries, end.map(|end| [listing, end].concat())))
 }
 
 /// Any bytes, in any pieces: the same verdict and listing, and every byte reported once. The first byte is

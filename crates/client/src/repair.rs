@@ -19,7 +19,7 @@ const BLOCK_BYTES: usize = 128 << 10;
 /// A store that may have what another has lost.
 pub enum Replica {
     /// A server's data folder, such as a backup.
-    Folder(firn_store::Replica),
+    Folder(Box<firn_store::Replica>),
     /// A store without a server.
     Shared(SharedStore),
 }
@@ -28,7 +28,9 @@ impl Replica {
     /// Opens a data folder, or whatever [`StorageLocation`] names.
     pub fn open(text: &str) -> Result<Self> {
         if firn_store::Replica::is_one(Path::new(text)) {
-            return Ok(Self::Folder(firn_store::Replica::open(Path::new(text))?));
+            return Ok(Self::Folder(Box::new(firn_store::Replica::open(
+                Path::new(text),
+            )?)));
         }
         let store = open_storage(&StorageLocation::parse(text)?, None)?;
         store.refresh()?;

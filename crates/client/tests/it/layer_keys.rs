@@ -1,4 +1,8 @@
 //! Images in a server's cache: an unchanged one costs a question, and only what is proven is believed.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a scenario that cannot be played fails its test"
+)]
 
 use crate::fixture::Fixture;
 use crate::scripted_server::ScriptedServer;

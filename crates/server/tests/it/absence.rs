@@ -88,7 +88,7 @@ fn d11_packs_that_are_not_mounted_are_a_503_and_served_when_they_are_back() {
 fn d11_a_server_takes_as_many_open_files_as_it_may() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum.map(|most| most / 2);
-    setrlimit(Resource::Nofile, limit.clone()).unwrap();
+    setrlimit(Resource::Nofile, limit).unwrap();
     let _server = TestServer::start();
     let raised = getrlimit(Resource::Nofile);
     assert_eq!(raised.current, raised.maximum);

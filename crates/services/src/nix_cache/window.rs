@@ -164,7 +164,7 @@ mod tests {
             }
         }
         for byte in 0..=255 {
-            let _ = window(Compression::Xz, &[&XZ_MAGIC[..], &[byte; 58]].concat());
+            let _ = window(Compression::Xz, &[XZ_MAGIC, &[byte; 58]].concat());
             let _ = window(Compression::Zstd, &[&ZSTD_MAGIC[..], &[byte; 20]].concat());
         }
     }

@@ -53,6 +53,10 @@ impl Missing {
 /// The blobs that wait for one chunk: mostly one.
 enum Waiters {
     One(u32),
+    #[allow(
+        clippy::box_collection,
+        reason = "a million of these are held, nearly all of them `One`"
+    )]
     Several(Box<Vec<u32>>),
 }
 

@@ -23,7 +23,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -33,7 +33,7 @@ impl Random {
 
     /// One below `end`; 0 if there is none.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % (end.max(1) as u64)) as usize
+        (self.number() % (end.max(1) as u64)) as usize
     }
 }
 
@@ -321,7 +321,7 @@ impl File {
     fn set_length(&mut self, time: u64, length: usize) {
         self.now.resize(length, 0);
         self.lengths.push((time, length));
-        if length % SECTOR != 0 {
+        if !length.is_multiple_of(SECTOR) {
             self.touch(time, length / SECTOR);
         }
     }
