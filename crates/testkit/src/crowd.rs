@@ -90,7 +90,7 @@ pub fn server(binary: &str) -> Server {
 }
 
 fn post(server: &Server, token: &str, path: &str, body: &[u8]) -> Vec<u8> {
-    let head = head("POST", path, token);
+    let head = head("POST", path, token) + "Content-Type: application/json\r\n";
     let (status, answer) = exchange(server.address(), &head, body);
     assert!((200..300).contains(&status), "{path}: {status}");
     answer

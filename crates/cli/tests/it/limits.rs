@@ -83,15 +83,16 @@ E
         .args(["-ec", script]))
     .ok();
     let name = "0".repeat(52);
-    for (file, ending, encoding) in [
-        ("packed.zst", ".nar.zst", "zstd"),
-        ("packed.xz", ".nar.xz", "zstd"),
-        ("packed.gz", ".nar.gz", "zstd"),
-        ("gzipped.gz", ".nar.gz", "gzip"),
-        ("packed.bz2", ".nar.bz2", "zstd"),
-        ("packed.none", ".nar", "zstd"),
-        ("packed.br", ".nar.br", "identity"),
-        ("packed.br", ".nar", "br"),
+    // What grows beyond 4 GiB is refused there; what ends before it is not what it is named. Neither costs memory.
+    for (file, ending, encoding, expected) in [
+        ("packed.zst", ".nar.zst", "zstd", "413"),
+        ("packed.xz", ".nar.xz", "zstd", "413"),
+        ("packed.gz", ".nar.gz", "zstd", "413"),
+        ("gzipped.gz", ".nar.gz", "gzip", "413"),
+        ("packed.bz2", ".nar.bz2", "zstd", "422"),
+        ("packed.none", ".nar", "zstd", "400"),
+        ("packed.br", ".nar.br", "identity", "400"),
+        ("packed.br", ".nar", "br", "400"),
     ] {
         let length = folder.path().join(file).metadata().unwrap().len();
         assert!(length < 200_000, "{file} has {length} bytes");
@@ -102,7 +103,7 @@ E
             &format!("/main/nar/{name}{ending}"),
             encoding,
         );
-        assert_eq!(status, "413", "{file}");
+        assert_eq!(status, expected, "{file}");
         assert!(
             began.elapsed() < Duration::from_secs(60),
             "{file}: {:?}",

@@ -40,11 +40,17 @@ fn a_nar_is_what_nix_store_dumps() {
 }
 
 #[test]
-fn a_deep_tree_is_walked_without_recursion() {
+fn a_deep_tree_is_walked_without_recursion_as_far_as_nix_restores_it() {
     let folder = tempfile::tempdir().unwrap();
-    let deep = folder.path().join("d/".repeat(1_500));
+    let deep = folder.path().join("d/".repeat(63));
     write(&deep.join("f"), b"deep", 0o444);
     same_as_nix(&folder.path().join("d"));
+    write(&deep.join("d/".repeat(1_437)).join("f"), b"deep", 0o444);
+    let refused = Archive::nar(&folder.path().join("d"));
+    assert!(matches!(
+        refused,
+        Err(ArchiveError::TooDeep { limit: 63, .. })
+    ));
 }
 
 #[test]

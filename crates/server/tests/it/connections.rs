@@ -234,6 +234,8 @@ fn s7_who_finishes_an_actions_upload_twice_or_appends_beside_itself_takes_no_pla
     drop(waiting);
 }
 
+const JSON: &str = "Content-Type: application/json\r\n";
+
 #[test]
 fn s8_anonymous_bodies_are_read_after_they_are_allowed_and_hold_up_nobody_else() {
     let server = TestServer::start();
@@ -244,14 +246,14 @@ fn s8_anonymous_bodies_are_read_after_they_are_allowed_and_hold_up_nobody_else()
         ("/api/v1/tokens", "HTTP/1.1 401"),
         ("/api/v1/tokens/rotate", "HTTP/1.1 401"),
     ] {
-        let head = format!("POST {path} HTTP/1.1\r\n");
+        let head = format!("POST {path} HTTP/1.1\r\n{JSON}");
         let mut stream = half_sent(&server.host(), &head, 60_000, b"{");
         let said = status(&mut stream, Duration::from_secs(5));
         assert_eq!(said.as_deref(), Some(expected), "{path}");
     }
     // A token that administers nothing hears so as soon.
     let token = server.token(&["main"], &[firn_formats::admin::Right::Push]);
-    let head = format!("POST /api/v1/caches HTTP/1.1\r\nAuthorization: Bearer {token}\r\n");
+    let head = format!("POST /api/v1/caches HTTP/1.1\r\nAuthorization: Bearer {token}\r\n{JSON}");
     let mut stream = half_sent(&server.host(), &head, 60_000, b"{");
     let said = status(&mut stream, Duration::from_secs(5));
     assert_eq!(said.as_deref(), Some("HTTP/1.1 403"));

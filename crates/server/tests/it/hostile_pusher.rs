@@ -544,12 +544,7 @@ impl<'a> Pusher<'a> {
 
     fn noise(&mut self) -> Vec<u8> {
         // A refused request's body is not read; a short one is sent before the connection ends.
-        let most = if self.rights == Rights::Create {
-            2_000
-        } else {
-            50_000
-        };
-        let length = 1 + self.random.below(most);
+        let length = 1 + self.random.below(2_000);
         noise(self.random.next(), length)
     }
 

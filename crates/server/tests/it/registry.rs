@@ -286,9 +286,12 @@ fn indexes_referrers_tags_and_deletion() {
     );
     admin.delete("/v2/main/app/manifests/v2").expect(202);
     admin.get("/v2/main/app/manifests/v2").expect(404);
-    admin
-        .delete(&format!("/v2/main/app/manifests/{}", digest(&image)))
-        .expect(202);
+    let by_digest = format!("/v2/main/app/manifests/{}", digest(&image));
+    let refused = admin.delete(&by_digest).expect(405);
+    assert_eq!(error_code(&refused), "DENIED");
+    let index = format!("/v2/main/app/manifests/{}", digest(index.as_bytes()));
+    admin.delete(&index).expect(202);
+    admin.delete(&by_digest).expect(202);
     admin.get("/v2/main/app/manifests/v1").expect(404);
 }
 

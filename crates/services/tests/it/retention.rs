@@ -89,9 +89,7 @@ fn what_nobody_used_for_long_goes_with_all_that_belongs_to_it() {
     let drv = first.narinfo.deriver.as_ref().unwrap().to_string();
     nix.put_extra(&cache, ExtraKind::Log, &drv, None, &mut &b"a log"[..])
         .unwrap();
-    nix.extra(&cache, ExtraKind::Listing, &hash)
-        .unwrap()
-        .unwrap();
+    nix.made_listing(&cache, &hash).unwrap().unwrap();
     let trace = format!(r#"{{"outPath":"{}"}}"#, first.path);
     nix.put_extra(
         &cache,

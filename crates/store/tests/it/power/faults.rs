@@ -184,8 +184,8 @@ fn the_name_of_a_new_data_folder_is_durable() {
 #[test]
 fn a_folder_of_packs_whose_name_was_not_synced_is_synced_by_who_uses_it_next() {
     let recorded = Recorded::new(1 << 20);
-    let data = recorded.dir.path().join("data");
-    let made = move |op: &Op| matches!(op, Op::SyncFolder(path) if *path == data);
+    let packs = recorded.dir.path().join("data/packs");
+    let made = move |op: &Op| matches!(op, Op::SyncFolder(path) if *path == packs);
     recorded.recorder.fail_next(made, EIO);
     ingest(&recorded.store, &recorded.session, &content(1)).unwrap_err();
     assert_eq!(recorded.recorder.failed(), 1);
