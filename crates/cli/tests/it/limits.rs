@@ -91,7 +91,7 @@ E
         ("gzipped.gz", ".nar.gz", "gzip", "413"),
         ("packed.bz2", ".nar.bz2", "zstd", "422"),
         ("packed.none", ".nar", "zstd", "400"),
-        ("packed.br", ".nar.br", "identity", "400"),
+        ("packed.br", ".nar.br", "identity", "422"),
         ("packed.br", ".nar", "br", "400"),
     ] {
         let length = folder.path().join(file).metadata().unwrap().len();

@@ -294,8 +294,8 @@ pub(crate) fn read_all(
         if wanted > held {
             let capacity = wanted.max(held * 2);
             if wanted > SMALL_BYTES {
-                // The old bytes and the new place for them are there together.
-                room.pay(capacity as u64)?;
+                // For a moment the old bytes are there too; to count them would refuse documents that there is room for.
+                room.pay((capacity - held) as u64)?;
             }
             out.reserve_exact(capacity - out.len());
         }
