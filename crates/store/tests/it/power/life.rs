@@ -421,9 +421,10 @@ impl Life {
 
     /// Closed and opened again, sometimes with a new database.
     fn restart(&mut self) -> Result<(), StoreError> {
-        let _ = self.store.close();
+        // Segments may lack the last minute of a store that was not closed, and so does a rebuild.
+        let closed = self.store.close().is_ok();
         let options = Self::options(&self.root, &mut self.random);
-        let rebuild = self.random.below(2) == 0;
+        let rebuild = self.random.below(2) == 0 && closed;
         // The last clone of the store holds the folder: it goes when the next one takes its place.
         let elsewhere = folder();
         self.store = Store::open(power_options(elsewhere.path()))?;
