@@ -138,8 +138,13 @@ impl Database {
 /// SQLite says which journal it took. Without shared memory, as on many network file systems, it takes another than
 /// the one that readers beside a writer, and what is synced when, rely on.
 fn use_write_ahead_log(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let taken: String =
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    // To its end: the change is committed after its row, and that can fail.
+    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut rows = statement.query([])?;
+    let mut taken = String::new();
+    while let Some(row) = rows.next()? {
+        taken = row.get(0)?;
+    }
     match taken.eq_ignore_ascii_case("wal") {
         true => Ok(()),
         false => Err(StoreError::NoWriteAheadLog {

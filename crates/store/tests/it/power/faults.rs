@@ -193,3 +193,27 @@ fn a_folder_of_packs_whose_name_was_not_synced_is_synced_by_who_uses_it_next() {
     recorded.publish(1, blob).unwrap();
     recorded.cut(&[1]);
 }
+
+/// SQLite gives the new mode before it commits the change.
+#[test]
+fn a_change_to_the_write_ahead_log_that_fails_is_not_taken_for_one() {
+    watch();
+    let dir = folder();
+    let data = dir.path().join("data");
+    drop(Store::open(power_options(&data)).unwrap());
+    let database = rusqlite::Connection::open(data.join("firn.db")).unwrap();
+    database
+        .pragma_update(None, "journal_mode", "DELETE")
+        .unwrap();
+    drop(database);
+    let recorder = Recorder::start(dir.path(), None);
+    let committed = |op: &Op| matches!(op, Op::Delete(path) if path.ends_with("firn.db-journal"));
+    recorder.fail_next(committed, EIO);
+    let refused = Store::open(power_options(&data)).map(drop);
+    assert!(
+        matches!(refused, Err(StoreError::Database(_))),
+        "{refused:?}"
+    );
+    assert_eq!(recorder.failed(), 1);
+    drop(Store::open(power_options(&data)).unwrap());
+}
