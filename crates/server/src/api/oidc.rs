@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How long keys are taken for good.
 const KEYS_FOR: Duration = Duration::from_secs(3600);
+/// How long they go on being taken where newer ones cannot be had.
+const KEYS_WITHOUT_NEWS_FOR: Duration = Duration::from_secs(24 * 3600);
 /// How soon they are looked for again.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// How long an issuer may take.
@@ -31,8 +33,10 @@ struct Exchange {
 }
 
 struct Fetched {
+    /// When they were last looked for.
     at: Instant,
-    keys: Option<Arc<JwkSet>>,
+    /// The last that came, and when.
+    keys: Option<(Instant, Arc<JwkSet>)>,
 }
 
 /// Keys of issuers.
@@ -42,28 +46,38 @@ pub(crate) struct Keys(Mutex<HashMap<String, Fetched>>);
 impl Keys {
     /// An issuer's keys, `fresh` ones if that may be. Whoever asks meanwhile waits.
     fn of(&self, issuer: &Issuer, fresh: bool) -> Option<Arc<JwkSet>> {
+        self.at(issuer, fresh, Instant::now(), fetch)
+    }
+
+    fn at(
+        &self,
+        issuer: &Issuer,
+        fresh: bool,
+        now: Instant,
+        fetch: impl FnOnce(&Issuer) -> Result<JwkSet, String>,
+    ) -> Option<Arc<JwkSet>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let within = |at: Instant, span: Duration| now.saturating_duration_since(at) < span;
+        let mut good = None;
         if let Some(found) = known.get(&issuer.issuer) {
-            let age = found.at.elapsed();
-            let good = found.keys.is_some() && age < KEYS_FOR && !fresh;
-            if good || age < AGAIN_AFTER {
-                return found.keys.clone();
+            let kept = found.keys.as_ref();
+            good = kept.filter(|(at, _)| within(*at, KEYS_WITHOUT_NEWS_FOR));
+            let young = good.is_some_and(|(at, _)| within(*at, KEYS_FOR));
+            if (young && !fresh) || within(found.at, AGAIN_AFTER) {
+                return good.map(|(_, keys)| keys.clone());
             }
         }
         let keys = match fetch(issuer) {
-            Ok(keys) => Some(Arc::new(keys)),
+            Ok(keys) => Some((now, Arc::new(keys))),
             Err(error) => {
-                tracing::error!(issuer = issuer.issuer, error, "the issuer's keys");
-                None
+                let kept = good.is_some();
+                tracing::error!(issuer = issuer.issuer, error, kept, "the issuer's keys");
+                good.cloned()
             }
         };
-        let at = Instant::now();
-        let fetched = Fetched {
-            at,
-            keys: keys.clone(),
-        };
-        known.insert(issuer.issuer.clone(), fetched);
-        keys
+        let answer = keys.as_ref().map(|(_, keys)| keys.clone());
+        known.insert(issuer.issuer.clone(), Fetched { at: now, keys });
+        answer
     }
 }
 
@@ -126,5 +140,29 @@ pub(super) async fn exchange(
     match done {
         Ok(exchanged) => exchanged.map(Json),
         Err(error) => Err(Fault::new(ApiErrorCode::Internal, error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s22_a_failed_refresh_keeps_good_keys_for_a_day() {
+        let issuer: Issuer =
+            serde_json::from_str(r#"{"issuer": "https://i", "audience": "a", "rules": []}"#)
+                .unwrap();
+        let keys = Keys::default();
+        let start = Instant::now();
+        let good = |_: &Issuer| Ok(JwkSet { keys: Vec::new() });
+        let down = |_: &Issuer| Err("down".to_owned());
+        let after = |seconds: u64| start + Duration::from_secs(seconds);
+        assert!(keys.at(&issuer, false, start, good).is_some());
+        assert!(keys.at(&issuer, true, after(60), down).is_some());
+        assert!(keys.at(&issuer, false, after(61), down).is_some());
+        assert!(keys.at(&issuer, false, after(2 * 3600), down).is_some());
+        // They do not live on by failures.
+        assert!(keys.at(&issuer, false, after(25 * 3600), down).is_none());
+        assert!(keys.at(&issuer, false, after(26 * 3600), good).is_some());
     }
 }
