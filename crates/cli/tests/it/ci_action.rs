@@ -29,6 +29,10 @@ impl Job {
         );
         machine.set("INPUT_FIRN-BINARY", env!("CARGO_BIN_EXE_firn"));
         machine.set("GITHUB_ACTIONS", "true");
+        machine.set("GITHUB_EVENT_NAME", "push");
+        machine.edit("event.json", r#"{"ref": "refs/heads/main"}"#);
+        let event = machine.path("work/event.json").display().to_string();
+        machine.set("GITHUB_EVENT_PATH", event);
         Self { machine }
     }
 

@@ -1,6 +1,7 @@
 //! Who a job works for, from what the runner tells of it: what a stranger's code has built must not get into
 //! the cache that others read.
 
+use firn_formats::actions::is_trusted_event;
 use serde_json::Value;
 use std::path::Path;
 
@@ -12,17 +13,45 @@ pub fn process_environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Why this job must not write, if it must not.
+/// Why this job must not write, if it must not. What cannot be told is a reason, too.
 pub fn stranger(environment: Environment<'_>) -> Option<String> {
     github(environment).or_else(|| gitlab(environment))
 }
 
-/// GitHub, Gitea and Forgejo write the event into a file.
+/// GitHub, Gitea and Forgejo name the event and write it into a file.
 fn github(environment: Environment<'_>) -> Option<String> {
-    let path = environment("GITHUB_EVENT_PATH")?;
-    let bytes = std::fs::read(Path::new(&path)).ok()?;
-    let event: Value = serde_json::from_slice(&bytes).ok()?;
-    stranger_of_event(&event)
+    let path = environment("GITHUB_EVENT_PATH");
+    let name = environment("GITHUB_EVENT_NAME");
+    let on_runner = environment("GITHUB_ACTIONS").is_some_and(|value| value == "true");
+    if !on_runner && path.is_none() {
+        return None;
+    }
+    let Some(path) = path else {
+        return Some("GITHUB_EVENT_PATH does not say why this job runs".to_owned());
+    };
+    let event = match read_event(Path::new(&path)) {
+        Ok(event) => event,
+        Err(error) => return Some(format!("the event file {path} cannot be read ({error})")),
+    };
+    stranger_of_event(&event).or_else(|| match name {
+        Some(name) => untrusted(&name, &event),
+        None => on_runner.then(|| "GITHUB_EVENT_NAME does not say why this job runs".to_owned()),
+    })
+}
+
+fn read_event(path: &Path) -> std::io::Result<Value> {
+    let event: Value = serde_json::from_slice(&std::fs::read(path)?)?;
+    match event.is_object() {
+        true => Ok(event),
+        false => Err(std::io::Error::other("it is not a JSON object")),
+    }
+}
+
+/// Why an event of this name may run code of others.
+fn untrusted(name: &str, event: &Value) -> Option<String> {
+    let own_branch = name == "pull_request" && event["pull_request"].is_object();
+    (!own_branch && !is_trusted_event(name))
+        .then(|| format!("a job of the event {name:?} may run code of strangers"))
 }
 
 fn stranger_of_event(event: &Value) -> Option<String> {
@@ -118,5 +147,55 @@ mod tests {
             _ => None,
         };
         assert!(stranger(&gitlab).is_some());
+    }
+
+    /// Whether a job may save, by what its runner says of the event.
+    fn saves(actions: bool, name: Option<&str>, file: Option<&str>) -> Result<(), String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("event.json");
+        if let Some(text) = file {
+            std::fs::write(&path, text).expect("written");
+        }
+        let environment = |variable: &str| match variable {
+            "GITHUB_ACTIONS" => actions.then(|| "true".to_owned()),
+            "GITHUB_EVENT_NAME" => name.map(str::to_owned),
+            "GITHUB_EVENT_PATH" => Some(path.display().to_string()),
+            _ => None,
+        };
+        stranger(&environment).map_or(Ok(()), Err)
+    }
+
+    #[test]
+    fn s11_what_is_not_known_to_be_the_repositorys_own_does_not_save() {
+        let own = r#"{"repository": {"id": 1}, "pull_request": {
+            "head": {"repo": {"id": 1}}, "base": {"repo": {"id": 1}}}}"#;
+        let fork = r#"{"repository": {"id": 1}, "pull_request": {
+            "head": {"repo": {"id": 2}}, "base": {"repo": {"id": 1}}}}"#;
+        let comment = r#"{"repository": {"id": 1}, "issue": {"pull_request": {"url": "u"}}}"#;
+        let run = r#"{"repository": {"id": 1}, "workflow_run": {"head_repository": {"id": 1}}}"#;
+        let plain = Some(r#"{"ref": "refs/heads/main"}"#);
+        for event in ["push", "schedule", "workflow_dispatch", "merge_group"] {
+            assert_eq!(saves(true, Some(event), plain), Ok(()), "{event}");
+        }
+        assert_eq!(saves(true, Some("pull_request"), Some(own)), Ok(()));
+        for (name, file) in [
+            (Some("pull_request"), Some(fork)),
+            (Some("pull_request"), plain),
+            (Some("pull_request_target"), Some(own)),
+            (Some("issue_comment"), Some(comment)),
+            (Some("workflow_run"), Some(run)),
+            (Some("to come"), plain),
+            (Some("push"), Some("{")),
+            (Some("push"), Some("7")),
+            (Some("push"), None),
+            (None, plain),
+        ] {
+            assert!(saves(true, name, file).is_err(), "{name:?} {file:?}");
+        }
+        let nothing = |name: &str| (name == "GITHUB_ACTIONS").then(|| "true".to_owned());
+        assert!(stranger(&nothing).is_some());
+        // Elsewhere than on a runner.
+        assert_eq!(stranger(&|_| None), None);
+        assert_eq!(saves(false, None, plain), Ok(()));
     }
 }

@@ -10,23 +10,13 @@
 //! | any other: `pull_request_target`, `workflow_run`, `issue_comment` … | nothing | its ref, the default branch |
 
 use super::name::pattern_covers;
-use firn_formats::actions::{NameError, RepositoryName, Scope, check_scope};
+use firn_formats::actions::{NameError, RepositoryName, Scope, check_scope, is_trusted_event};
 use firn_formats::admin::{ActionsGrant, TokenCreate};
 pub use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 
 /// Longest token looked at, in bytes.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
-/// Events whose code is the repository's own: nobody from outside chooses what runs.
-const TRUSTED_EVENTS: &[&str] = &[
-    "create",
-    "merge_group",
-    "push",
-    "release",
-    "repository_dispatch",
-    "schedule",
-    "workflow_dispatch",
-];
 
 /// Who issues tokens, and which are exchanged for what. A part of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -168,7 +158,7 @@ fn scopes(rule: &Rule, claims: &Claims) -> Result<Vec<Scope>, OidcFault> {
     let pull = own.starts_with("refs/pull/");
     let writes = match claims.event_name.as_str() {
         "pull_request" => pull,
-        event => TRUSTED_EVENTS.contains(&event),
+        event => is_trusted_event(event),
     };
     let mut scopes = vec![match writes {
         true => Scope::write(&own),

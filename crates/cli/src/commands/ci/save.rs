@@ -69,7 +69,9 @@ pub(super) fn run(global: &Global, args: &Args) -> Outcome {
     let report = match why_not {
         Some(why) => refused(
             job.as_ref(),
-            format!("{why}: it reads the store and does not write it"),
+            format!(
+                "{why}: it reads the store and does not write it (hint: --allow-forks saves all the same)"
+            ),
         ),
         None => within_deadline(global, args, &state, job)?,
     };
