@@ -157,3 +157,31 @@ fn branches_of_no_key_change_nothing_that_main_believes() {
         holds(&main_job(), 12);
     }
 }
+
+/// The newest name there can be is another's: main's next segments are not pushed out of their order by it.
+#[test]
+fn branches_cannot_use_up_the_time_in_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let main = key("main");
+    let main_job = || {
+        Client::with(folder(dir.path()), |options| {
+            options.signing_key = Some(main.clone());
+            options.trusted_keys = vec![main.public()];
+        })
+    };
+    write(&main_job(), KIND, "before");
+    let place = folder(dir.path());
+    let before = place.segments().unwrap();
+    place
+        .publish(u64::MAX, &hostile_segment(&before, None), &[])
+        .unwrap();
+    write(&main_job(), KIND, "after");
+    let names = place.segments().unwrap();
+    let own = names.iter().filter(|name| !name.starts_with("ffff"));
+    // Neither wrapped round to the beginning of time nor in a far future.
+    assert!(own.clone().all(|name| name.starts_with("000")), "{names:?}");
+    assert!(own.max() > before.iter().max(), "{names:?}");
+    let next = main_job();
+    next.refresh().unwrap();
+    assert!(has(&next, "before") && has(&next, "after"));
+}
