@@ -7,6 +7,7 @@ mod actions_tools;
 mod check;
 mod ci;
 mod ci_action;
+mod ci_branches;
 mod ci_hash_files;
 mod ci_registry;
 mod ci_watch;

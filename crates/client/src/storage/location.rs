@@ -162,6 +162,15 @@ fn backend(location: &StorageLocation, credential: Option<Credential>) -> Result
     }
 }
 
+/// Whether readers of a store believe whoever may write to it: it is a registry or bucket, which jobs of several
+/// branches may write, and no key is set. A folder's writers are kept apart by its permissions.
+pub fn believes_all_writers(location: &StorageLocation) -> bool {
+    let is_set = |name| variable(name).is_some();
+    !matches!(location, StorageLocation::Folder(_))
+        && !is_set("FIRN_TRUSTED_KEYS")
+        && !is_set("FIRN_SIGNING_KEY")
+}
+
 /// The key that `FIRN_SIGNING_KEY` gives or names the file of.
 pub(crate) fn signing_key() -> Result<Option<SecretKey>> {
     match variable("FIRN_SIGNING_KEY") {

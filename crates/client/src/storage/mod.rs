@@ -12,7 +12,7 @@ pub use firn_store::{
         Expire, ExpirePaths, ExpiredEntry, GcOptions, GcPlan, GcReport, PackFile, SharedStore,
     },
 };
-pub use location::{StorageLocation, open_storage, open_storage_with_cache};
+pub use location::{StorageLocation, believes_all_writers, open_storage, open_storage_with_cache};
 pub(crate) use location::{shared_options, signing_key, trusted_keys};
 pub(crate) use push::push_work;
 pub use push::{StoragePushReport, push_to_storage};

@@ -21,7 +21,7 @@ impl Inner {
         };
         let bytes = segment::encode_with(&preamble, &union.into_records());
         // Newer by name than all it covers, whatever this machine's clock says.
-        let at = clock::micros().max(self.index.newest()? + 1);
+        let at = clock::micros().max(self.index.newest()?.saturating_add(1));
         // What cannot be read back is not shown to anybody.
         let segment = segment::decode(&bytes)
             .map_err(|error| StoreError::Damaged(format!("the segment just made: {error}")))?;

@@ -6,7 +6,7 @@ use crate::{
 };
 use firn_client::{
     ci::{Base, entry::check_key, hash_files::hash_files, state::StateDir},
-    storage::StorageLocation,
+    storage::{StorageLocation, believes_all_writers},
 };
 use firn_formats::nix::PublicKey;
 use std::path::PathBuf;
@@ -92,6 +92,16 @@ pub(crate) struct StateArgs {
 impl StateArgs {
     pub(crate) fn dir(&self) -> Outcome<StateDir> {
         Ok(StateDir::locate(self.state.as_deref())?)
+    }
+}
+
+/// Says where nothing keeps the branches of a repository apart.
+pub(super) fn tell_of_missing_keys(location: &StorageLocation) {
+    if believes_all_writers(location) {
+        eprintln!(
+            "note: no keys are set, so every job that may write {location} decides what this job gets: \
+             FIRN_TRUSTED_KEYS names the keys that count (docs/ci.md, Branches)"
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! `firn ci restore`.
 
 use super::{
-    args::{KeyArgs, StateArgs, one_location},
+    args::{KeyArgs, StateArgs, one_location, tell_of_missing_keys},
     daemon,
 };
 use crate::{
@@ -86,7 +86,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Outcome {
     args.restore_keys
         .iter()
         .try_for_each(|key| check_key(key))?;
-    let location = one_location(&args.storage, None)?.to_string();
+    let location = one_location(&args.storage, None)?;
+    tell_of_missing_keys(&location);
     let (folders, of_nix) = places(&args.paths, &base)?;
     for place in &of_nix {
         note(&format!(
@@ -98,7 +99,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Outcome {
     state.stop_daemon(Duration::from_secs(5))?;
     state.create()?;
     let mut job = JobState {
-        storage: location,
+        storage: location.to_string(),
         cache: global.cache.clone(),
         key,
         restore_keys: args.restore_keys.clone(),

@@ -1,6 +1,6 @@
 //! `firn ci save`.
 
-use super::args::{KeyArgs, StateArgs, UpstreamArgs, one_location};
+use super::args::{KeyArgs, StateArgs, UpstreamArgs, one_location, tell_of_missing_keys};
 use crate::{
     context::Global,
     failure::{Failure, Outcome},
@@ -187,7 +187,11 @@ fn task(
             .hint("--key KEY names it; `firn ci restore` notes it for the job")
     })?;
     let noted = job.as_ref().map(|job| job.storage.as_str());
-    let location = one_location(&args.storage, noted)?.to_string();
+    let location = one_location(&args.storage, noted)?;
+    // Restore has said it already.
+    if job.is_none() {
+        tell_of_missing_keys(&location);
+    }
     let folders = match &job {
         Some(job) if args.paths.is_empty() => job
             .folders
@@ -198,7 +202,7 @@ fn task(
     };
     Ok(Task {
         storage: args.storage.clone(),
-        location,
+        location: location.to_string(),
         cache: job
             .as_ref()
             .map_or_else(|| global.cache.clone(), |job| job.cache.clone()),

@@ -153,7 +153,12 @@ impl Job {
         Self::begin_on(machine, project, storage, arguments)
     }
 
-    fn begin_on(machine: Machine, project: &Project, storage: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn begin_on(
+        machine: Machine,
+        project: &Project,
+        storage: &str,
+        arguments: &[&str],
+    ) -> Self {
         let words = [
             &["ci", "restore", "--storage", storage, "--json"],
             arguments,

@@ -211,11 +211,15 @@ impl Index {
         })
     }
 
-    /// The time in the newest name of all segments that are known, in microseconds since 1970.
+    /// The time in the newest name of all segments that were believed, in microseconds since 1970. Others' names may
+    /// say any time, up to one after which none comes.
     pub(in crate::shared) fn newest(&self) -> Result<u64, StoreError> {
         self.read(|connection| {
-            let name: Option<String> =
-                connection.query_row("SELECT max(name) FROM listing", [], |row| row.get(0))?;
+            let name: Option<String> = connection.query_row(
+                "SELECT max(name) FROM listing JOIN segments USING (name) WHERE state <> ?1",
+                [REFUSED],
+                |row| row.get(0),
+            )?;
             Ok(name.as_deref().and_then(time_of).unwrap_or_default())
         })
     }
