@@ -35,7 +35,9 @@ impl Repository {
                 });
             }
             let answer = self.send(&Call::get(url), Access::Pull)?;
-            if answer.status() == 404 || answer.status() == 403 && self.may_push()? {
+            // A later page that is refused leaves a part, which is not the list.
+            let is_first = seen.len() == 1;
+            if is_first && (answer.status() == 404 || answer.status() == 403 && self.may_push()?) {
                 break;
             }
             let answer = answer.accept()?;
