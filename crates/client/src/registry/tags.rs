@@ -20,6 +20,23 @@ struct Page {
 }
 
 impl Repository {
+    /// The registry's own time, in seconds since 1970.
+    pub fn time(&self) -> Result<i64> {
+        let url = self.url("tags/list?n=1");
+        let answer = self.send(&Call::get(url.clone()), Access::Pull)?;
+        let told = answer.header("Date").map(str::to_owned);
+        if answer.status() != 404 && !(answer.status() == 403 && self.may_push()?) {
+            answer.accept()?;
+        }
+        told.as_deref()
+            .and_then(seconds_of)
+            .ok_or_else(|| ClientError::BadAnswer {
+                url,
+                what: "the registry does not say what time it is (no Date in its answer)"
+                    .to_owned(),
+            })
+    }
+
     /// All tags that `keep` wants. A repository that does not exist has none; one that denies to be listed, but may
     /// be pushed to, does not exist yet: some registries give rights to what is there only.
     pub fn tags(&self, keep: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
@@ -35,7 +52,9 @@ impl Repository {
                 });
             }
             let answer = self.send(&Call::get(url), Access::Pull)?;
-            if answer.status() == 404 || answer.status() == 403 && self.may_push()? {
+            // A later page that is refused leaves a part, which is not the list.
+            let is_first = seen.len() == 1;
+            if is_first && (answer.status() == 404 || answer.status() == 403 && self.may_push()?) {
                 break;
             }
             let answer = answer.accept()?;
@@ -55,6 +74,13 @@ impl Repository {
     }
 }
 
+/// A time as HTTP's headers have it.
+fn seconds_of(header: &str) -> Option<i64> {
+    let parser = jiff::fmt::rfc2822::DateTimeParser::new();
+    let at = parser.parse_timestamp(header.trim()).ok()?;
+    Some(at.as_second())
+}
+
 /// The target of `<target>; rel="next"` (RFC 8288).
 fn next_page(header: &str) -> Option<&str> {
     header.split(',').find_map(|link| {
@@ -69,7 +95,16 @@ fn next_page(header: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::next_page;
+    use super::{next_page, seconds_of};
+
+    #[test]
+    fn d10_the_registrys_time_is_read() {
+        let at = seconds_of("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(at, Some(784_111_777));
+        for none in ["", "yesterday", "Sun, 06 Nov", "784111777"] {
+            assert_eq!(seconds_of(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn the_next_page_is_found_among_links() {

@@ -16,7 +16,7 @@ use firn_formats::{
 };
 use firn_store::{
     StoreError,
-    shared::{Backend, PackFile, StoredPack},
+    shared::{Backend, PackFile, SegmentTimes, StoredPack},
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -160,6 +160,12 @@ impl Backend for RegistryBackend {
         names.sort_unstable();
         names.dedup();
         Ok(names)
+    }
+
+    /// A registry does not tell when a tag was made.
+    fn segment_times(&self) -> Result<SegmentTimes, StoreError> {
+        let now = self.repository.time();
+        now.map(SegmentTimes::Now).map_err(self.fault("its time"))
     }
 
     fn segment(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {

@@ -133,6 +133,26 @@ fn ranges_are_cut_out_where_a_registry_sends_all() {
     assert!(whole >= 6, "{whole} blobs were sent whole");
 }
 
+/// A part of the list of tags is not taken for all of it.
+#[test]
+fn d14_a_refused_later_page_of_tags_is_an_error() {
+    for status in [403, 404] {
+        let ghcr = Ghcr::with(Quirks {
+            later_tags_status: status,
+            ..Quirks::calm()
+        });
+        let behind = backend(ghcr.behind(), None);
+        for at in 0..101 {
+            behind.publish(at, &bytes(at, 20), &[]).expect("a run");
+        }
+        assert_eq!(behind.segments().expect("all of them").len(), 101);
+        let reader = backend(ghcr.address(), Some(WRITER));
+        let told = reader.segments();
+        let error = told.expect_err("a part is not all");
+        assert!(matches!(error, StoreError::Backend { .. }), "{error}");
+    }
+}
+
 #[test]
 fn a_reader_needs_few_requests_and_pull_alone() {
     let ghcr = Ghcr::with(Quirks {

@@ -1,6 +1,7 @@
 //! What a place must be able to do to hold a store.
 
 use crate::StoreError;
+use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 
@@ -23,6 +24,15 @@ pub struct PackFile {
     pub modified_at: i64,
 }
 
+/// How a place tells the age of segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SegmentTimes {
+    /// When it stored each, in seconds since 1970. Its own time is that of what it stores now.
+    Stored(HashMap<String, i64>),
+    /// Its own time alone, in seconds since 1970.
+    Now(i64),
+}
+
 /// A place for immutable files under names that are never used again. Implementations retry what may pass,
 /// count nothing as done that is not durable, and name their location in errors ([`StoreError::Backend`]).
 pub trait Backend: Send + Sync + std::fmt::Debug {
@@ -32,6 +42,9 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Names of the segments that are visible now. A place where nothing was written yet has none. Names
     /// begin with 16 hex digits, the time of publication in microseconds, and sort by it.
     fn segments(&self) -> Result<Vec<String>, StoreError>;
+
+    /// By the place's clock. Only a collector asks for it.
+    fn segment_times(&self) -> Result<SegmentTimes, StoreError>;
 
     /// A segment's bytes; `None` if it has gone meanwhile.
     fn segment(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;

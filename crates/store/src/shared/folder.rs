@@ -10,7 +10,7 @@
 //! A file is written in `tmp`, synced, renamed, and its folder synced. Modes follow the umask, since the folder
 //! may be meant for several users.
 
-use super::{Backend, PackFile, StoredPack};
+use super::{Backend, PackFile, SegmentTimes, StoredPack};
 use crate::{StoreError, layout::random_hex};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -145,13 +145,25 @@ impl FolderBackend {
     }
 
     fn remove_old_temporary(&self) -> Result<(), StoreError> {
-        for file in files(&self.root.join("tmp"))? {
-            let old = file
-                .modified
-                .elapsed()
-                .is_ok_and(|age| age > TEMPORARY_AGE_MAX);
-            if old {
-                delete(&self.root.join("tmp").join(&file.name))?;
+        let folder = self.root.join("tmp");
+        let found = files(&folder)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        // What was just written has the place's time, whatever clock this machine has.
+        let probe = random_hex(16)?;
+        let path = folder.join(&probe);
+        let write = || {
+            File::create_new(&path)?.write_all(b"\n")?;
+            let now = fs::metadata(&path)?.modified();
+            fs::remove_file(&path)?;
+            now
+        };
+        let now = write().map_err(|error| StoreError::io(&path, error))?;
+        for file in found {
+            let age = now.duration_since(file.modified);
+            if age.is_ok_and(|age| age > TEMPORARY_AGE_MAX) {
+                delete(&folder.join(&file.name))?;
             }
         }
         Ok(())
@@ -172,6 +184,15 @@ impl Backend for FolderBackend {
             .filter(|name| is_segment_name(name))
             .map(str::to_owned)
             .collect())
+    }
+
+    fn segment_times(&self) -> Result<SegmentTimes, StoreError> {
+        let files = files(&self.root.join("segments"))?;
+        let times = files.iter().filter_map(|file| {
+            let name = file.name.strip_suffix(".seg")?;
+            Some((name.to_owned(), seconds(file.modified)))
+        });
+        Ok(SegmentTimes::Stored(times.collect()))
     }
 
     fn segment(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -232,11 +253,10 @@ impl Backend for FolderBackend {
                     continue;
                 };
                 if is_pack_name(name) {
-                    let since = file.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
                     packs.push(PackFile {
                         name: name.to_owned(),
                         length: file.length,
-                        modified_at: since.as_secs() as i64,
+                        modified_at: seconds(file.modified),
                     });
                 }
             }
@@ -251,6 +271,12 @@ impl Backend for FolderBackend {
     fn delete_segment(&self, name: &str) -> Result<(), StoreError> {
         delete(&self.segment_path(name)?)
     }
+}
+
+/// Seconds since 1970.
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() as i64
 }
 
 fn is_hex(text: &str, length: usize) -> bool {

@@ -19,7 +19,7 @@ mod run;
 mod s3;
 mod union;
 
-pub use backend::{Backend, PackFile, StoredPack};
+pub use backend::{Backend, PackFile, SegmentTimes, StoredPack};
 pub use check::{ExplainShared, PackPart};
 pub use folder::FolderBackend;
 pub use gc::{Expire, ExpirePaths, ExpiredEntry, GcOptions, GcPlan, GcReport, PathsOfKey};

@@ -1,7 +1,7 @@
 //! A backend that fails, is cut off or lies at a chosen step, and counts what it is asked.
 
 use firn_store::StoreError;
-use firn_store::shared::{Backend, PackFile, StoredPack};
+use firn_store::shared::{Backend, PackFile, SegmentTimes, StoredPack};
 use std::fs::File;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,7 @@ pub enum Fault {
 #[allow(missing_docs)]
 pub enum Call {
     Segments,
+    SegmentTimes,
     Segment,
     PutPack,
     Publish,
@@ -133,6 +134,10 @@ impl Backend for FaultyBackend {
     fn segments(&self) -> Result<Vec<String>, StoreError> {
         let (names, _) = self.run(Call::Segments, || self.inner.segments())?;
         Ok(names)
+    }
+    fn segment_times(&self) -> Result<SegmentTimes, StoreError> {
+        let (times, _) = self.run(Call::SegmentTimes, || self.inner.segment_times())?;
+        Ok(times)
     }
     fn segment(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let (mut bytes, bit) = self.run(Call::Segment, || self.inner.segment(name))?;

@@ -5,13 +5,14 @@ mod compact;
 mod packs;
 mod paths;
 mod rewrite;
+mod times;
 
 pub(in crate::shared) use packs::MARKS;
 pub(in crate::shared) use paths::mark_key;
 pub use paths::{ExpirePaths, PathsOfKey};
 
 use super::run::merge;
-use super::{Inner, PackFile, Refreshed, clock, index, union::Union};
+use super::{Inner, PackFile, Refreshed, clock, union::Union};
 use crate::{EntryKind, StoreError};
 use compact::Dropped;
 use firn_chunks::segment::Record;
@@ -21,6 +22,7 @@ use rewrite::{Copied, Rewrite};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+use times::Times;
 
 /// Who wrote the segments of a collection.
 const WRITER: &str = concat!("firn-gc/", env!("CARGO_PKG_VERSION"));
@@ -158,9 +160,8 @@ impl GcPlan {
         // if a segment names it by now, it is seen.
         let stored = packs::list(&*inner.backend)?;
         let found = inner.mended(Inner::refresh)?;
-        let now = stored
-            .as_ref()
-            .map_or(clock::seconds(), |stored| stored.now);
+        let times = Times::ask(&*inner.backend, stored.as_ref())?;
+        let now = times.now;
         let grace = options.grace.as_secs().cast_signed();
         let in_the_way = match options.ignore_unreadable {
             true => 0,
@@ -193,7 +194,7 @@ impl GcPlan {
         Ok(Self {
             found,
             segments_merged: compacted.merged,
-            segments_deleted: expired_segments(&inner, now, grace)?,
+            segments_deleted: times.expired_segments(&inner, grace)?,
             entries_expired: compacted.dropped.entries,
             paths_expired: paths.expired,
             paths_marked: paths.marked.len() as u64,
@@ -358,23 +359,6 @@ impl Look<'_> {
             rewrite,
         })
     }
-}
-
-/// Segments that have been covered for longer than the grace by one that is listed.
-fn expired_segments(inner: &Inner, now: i64, grace: i64) -> Result<Vec<String>, StoreError> {
-    let known = inner.index.known()?;
-    let listing = inner.index.listing()?;
-    let old: HashSet<&str> = listing
-        .iter()
-        .map(String::as_str)
-        .filter(|name| known.contains(name) && !known.is_refused(name))
-        .filter(|name| {
-            let at = index::time_of(name).unwrap_or(u64::MAX) / 1_000_000;
-            now.saturating_sub_unsigned(at) >= grace
-        })
-        .collect();
-    let covered = listing.iter().filter(|name| known.is_covered(name, &old));
-    Ok(covered.cloned().collect())
 }
 
 /// An entry of the collector's own.

@@ -11,7 +11,7 @@
 mod http;
 
 use super::folder::{is_pack_name, is_segment_name, pack_place, segment_place};
-use super::{Backend, PackFile, StoredPack};
+use super::{Backend, PackFile, SegmentTimes, StoredPack};
 use crate::{StoreError, layout::random_hex};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -218,6 +218,13 @@ impl Backend for S3Backend {
         let listed = self.list("segments", ".seg")?;
         let names = listed.into_iter().map(|(name, _)| name);
         Ok(names.filter(|name| is_segment_name(name)).collect())
+    }
+
+    fn segment_times(&self) -> Result<SegmentTimes, StoreError> {
+        let listed = self.list("segments", ".seg")?;
+        let times = listed.into_iter();
+        let times = times.map(|(name, item)| (name, item.last_modified.timestamp()));
+        Ok(SegmentTimes::Stored(times.collect()))
     }
 
     fn segment(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {

@@ -3,6 +3,7 @@
 mod cache;
 mod collection;
 mod folder;
+mod place_time;
 mod rewriting;
 mod runs;
 mod s3;

@@ -3,6 +3,7 @@
 use super::Answer;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A request's first lines.
 pub(super) struct Head {
@@ -99,6 +100,10 @@ pub(super) fn respond(mut client: TcpStream, head: &Head, answer: &Answer) -> st
         answer.status,
         answer.body.len()
     );
+    let date = firn_services::actions::http_date(seconds_now());
+    if let Some(date) = date {
+        text.push_str(&format!("Date: {date}\r\n"));
+    }
     for (name, value) in &answer.headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -108,6 +113,12 @@ pub(super) fn respond(mut client: TcpStream, head: &Head, answer: &Answer) -> st
         client.write_all(&answer.body)?;
     }
     client.flush()
+}
+
+/// Since 1970.
+fn seconds_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() as i64)
 }
 
 /// Passes a request on, without the headers named in `without`, and its answer back; `note` hears its status

@@ -43,6 +43,8 @@ pub struct Quirks {
     pub drop_every: u64,
     /// Ranges are ignored: all of a blob is sent.
     pub whole_blobs: bool,
+    /// What the pages of tags after the first are answered with; 0: with tags.
+    pub later_tags_status: u16,
 }
 
 impl Default for Quirks {
@@ -53,6 +55,7 @@ impl Default for Quirks {
             busy_every: 37,
             drop_every: 23,
             whole_blobs: false,
+            later_tags_status: 0,
         }
     }
 }
@@ -191,6 +194,9 @@ impl Inner {
         let answer = match self.refusal(&head, number) {
             Some(refusal) => refusal,
             None if head.path() == "/token" => self.tokens.give(&head),
+            None if self.refuses_page(&head) => {
+                Answer::error(self.quirks.later_tags_status, "UNKNOWN", "not this page")
+            }
             None if head.path().ends_with("/tags/list") => {
                 pages::tags(self.registry.address(), &head, TAGS_MAX)
             }
@@ -243,6 +249,12 @@ impl Inner {
             return Some(Answer::error(404, "NOT_FOUND", "page not found"));
         }
         None
+    }
+
+    fn refuses_page(&self, head: &Head) -> bool {
+        self.quirks.later_tags_status > 0
+            && head.path().ends_with("/tags/list")
+            && head.parameter("last").is_some()
     }
 
     /// Blobs lie at another host, whose URLs carry the right to read them.
