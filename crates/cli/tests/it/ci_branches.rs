@@ -37,8 +37,15 @@ fn output(job: &Job) -> (String, String) {
 /// Other bytes under the name of a path that main has saved: what a build on a machine of one's own can always do.
 fn poison(job: &Job, path: &str) {
     let script = "chmod -R u+w \"$0\" && echo poison > \"$0/app\" && chmod -R a-w \"$0\"
-        hash=$(nix-hash --type sha256 --base16 \"$0\") && nar=$(nix-store --dump \"$0\" | wc -c)
-        sqlite3 /nix/var/nix/db/db.sqlite \"UPDATE ValidPaths SET hash='sha256:$hash', narSize=$nar WHERE path='$0'\"";
+        hash=$(nix-hash --type sha256 \"$0\") && nar=$(nix-store --dump \"$0\" | wc -c)
+        python3 - \"$0\" \"$hash\" \"$nar\" <<'E'
+import sqlite3, sys
+path, hash, size = sys.argv[1:]
+store = sqlite3.connect('/nix/var/nix/db/db.sqlite')
+values = ('sha256:' + hash, int(size), path)
+store.execute('UPDATE ValidPaths SET hash = ?, narSize = ? WHERE path = ?', values)
+store.commit()
+E";
     job.machine.step("sh", &["-ec", script, path]).ok();
 }
 
