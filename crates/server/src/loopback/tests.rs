@@ -76,7 +76,8 @@ fn ask_host(address: SocketAddr, method: &str, path: &str, host: &str) -> (Strin
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
-    let body = answer.split_off(end.unwrap() + 4);
+    // A reset takes along what was not read yet, the head too.
+    let body = answer.split_off(end.map_or(0, |end| end + 4));
     (String::from_utf8(answer).unwrap().to_lowercase(), body)
 }
 
@@ -156,7 +157,7 @@ fn a_fault_in_mid_stream_never_looks_like_an_end() {
     for path in ["/fails", "/short"] {
         let (head, body) = ask(server.address(), "GET", path);
         assert!(
-            head.contains(&format!("content-length: {BYTES}\r\n")),
+            head.is_empty() || head.contains(&format!("content-length: {BYTES}\r\n")),
             "{head}"
         );
         assert!((body.len() as u64) < BYTES, "{path}");

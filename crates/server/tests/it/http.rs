@@ -7,6 +7,8 @@ pub struct Client {
     agent: ureq::Agent,
     base: String,
     authorization: Option<String>,
+    /// How often a request is sent whose connection breaks.
+    tries: usize,
 }
 
 #[derive(Debug)]
@@ -46,10 +48,34 @@ impl Client {
             agent: config.new_agent(),
             base: base.to_owned(),
             authorization: token.map(|token| format!("Bearer {token}")),
+            tries: 1,
         }
     }
 
+    /// One that sends again what a broken connection took: a request that is refused before its body was read may
+    /// lose its answer that way.
+    pub fn patient(self) -> Self {
+        Self { tries: 8, ..self }
+    }
+
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut last = None;
+        for _ in 0..self.tries {
+            match self.try_send(method, path, headers, body) {
+                Ok(answer) => return answer,
+                Err(error) => last = Some(error),
+            }
+        }
+        panic!("{method} {path}: {last:?}");
+    }
+
+    fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answer, ureq::Error> {
         let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base));
@@ -66,14 +92,10 @@ impl Client {
         } else {
             self.agent.run(request.body(()).unwrap())
         };
-        let mut response = response.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        let mut response = response?;
         let mut out = Vec::new();
-        response
-            .body_mut()
-            .as_reader()
-            .read_to_end(&mut out)
-            .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-        Answer {
+        response.body_mut().as_reader().read_to_end(&mut out)?;
+        Ok(Answer {
             status: response.status().as_u16(),
             headers: response
                 .headers()
@@ -84,7 +106,7 @@ impl Client {
                 })
                 .collect(),
             body: out,
-        }
+        })
     }
 
     pub fn get(&self, path: &str) -> Answer {
